@@ -1,0 +1,169 @@
+"""Classwise losses: from a caller's arrays to one kernel call, and back."""
+
+from __future__ import annotations
+
+import math
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from . import _arrays, _validate
+from ._arrays import F4, F8, I8
+from ._cpu import checks, classwise
+from ._results import Result, divided
+from ._spec import Spec
+
+
+class Problem:
+    """One call's logits as (N, classes, inner), its target, and everything that the reduction needs."""
+
+    __slots__ = (
+        "denominator", "even", "ignored", "input", "keep", "labelled", "layout", "shape", "spec", "t", "target",
+        "unreduced", "weight", "x",
+    )  # fmt: skip
+
+    def __init__(self, spec: Spec[Any], input: Any, target: Any, options: dict[str, Any]) -> None:
+        self.spec = spec
+        x = self.input = _arrays.real("input", input)
+        t = self.target = _arrays.real("target", target)
+        self.labelled = not (spec.class_probabilities and t.shape == x.shape and t.dtype.kind == "f")
+        if self.labelled:
+            _validate.integer_target(spec, x, t)
+        _validate.class_shapes(spec, x, t, self.labelled)
+        dtype = x.dtype if x.dtype is F4 or x.dtype is F8 else _arrays.compute_dtype(x, *(() if self.labelled else (t,)))
+        if not self.labelled and t.dtype is not dtype:
+            dtype = _arrays.compute_dtype(x, t)
+        self.x = _flat(x, dtype)
+        if x.ndim == 1:
+            classes, self.shape = x.shape[0], ()
+        else:
+            classes, self.shape = x.shape[1], (x.shape[0], *x.shape[2:])
+        self.layout = (classes, prod(self.shape[1:]))
+        self._set_weight(options.get("weight"), classes, dtype)
+        self._set_coefficients(options, classes)
+        self._set_target(t, dtype, classes, options["reduction"])
+
+    # --- arguments -------------------------------------------------------------------------------------------------
+
+    def _set_weight(self, weight: Any, classes: int, dtype: np.dtype) -> None:
+        self.weight = None
+        if weight is not None:
+            weight = _arrays.real("weight", weight)
+            _validate.class_weight(self.spec.name, weight, classes)
+            self.weight = np.ascontiguousarray(weight, dtype)
+
+    def _set_coefficients(self, options: dict[str, Any], classes: int) -> None:
+        smoothing = options.get("label_smoothing", 0.0)
+        self.keep = 1.0 - smoothing
+        self.even = smoothing / classes if smoothing or not self.labelled else None
+        self.ignored = options.get("ignore_index", -100)
+        if not self.labelled and self.ignored >= 0:
+            raise _validate.ignored_probabilities(self.spec.name, self.ignored)
+
+    def _set_target(self, t: np.ndarray, dtype: np.dtype, classes: int, reduction: str) -> None:
+        self.unreduced = reduction == "none"
+        self.denominator = 1.0
+        if not self.labelled:
+            self.t = _flat(t, dtype)
+            if reduction == "mean":
+                self.denominator = float(prod(self.shape))
+            return
+        if t.dtype.kind == "u" and t.size and t.max() > np.iinfo(np.int64).max:
+            raise _validate.bad_index(self.spec.name, t, classes, self.ignored)
+        self.t = _flat(t, I8)
+        if not -(2**63) <= self.ignored < 2**63:
+            self.ignored = -1  # no class index can be it
+        bad, counted = checks.census(self.t, classes, self.ignored, self.weight)
+        if bad:
+            raise _validate.bad_index(self.spec.name, t, classes, self.ignored)
+        if reduction == "mean":
+            self.denominator = counted
+
+    # --- results ---------------------------------------------------------------------------------------------------
+
+    def value(self) -> Any:
+        return self._run("value", None, None, None)
+
+    def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
+        result = self._result(0, out)
+        value = self._run("grad", grad_output, None, result.kernel_out)
+        return value, result.finished()
+
+    def grad(self, argnum: int, grad_output: Any, out: Any) -> Any:
+        if argnum == 0:
+            return self.value_and_grad(grad_output, out)[1]
+        if self.labelled:
+            raise _validate.no_target_gradient(self.spec.name)
+        result = self._result(1, out)
+        self._run("target_grad", grad_output, None, result.kernel_out)
+        return result.finished()
+
+    def hessian_diag(self, grad_output: Any, out: Any) -> Any:
+        result = self._result(0, out)
+        self._run("hessian", grad_output, None, result.kernel_out)
+        return result.finished()
+
+    def hvp(self, vector: Any, grad_output: Any, out: Any) -> Any:
+        vector = _arrays.real("vector", vector)
+        _validate.vector(self.spec.name, vector, self.input.shape)
+        vector = _flat(vector, self.x.dtype)
+        result = self._result(0, out, vector)
+        self._run("hvp", grad_output, vector, result.kernel_out)
+        return result.finished()
+
+    def _result(self, argnum: int, out: Any, *further: np.ndarray) -> Result:
+        argument = self.target if argnum else self.input
+        may_be_input = not argnum and not self.spec.log_probabilities
+        used = [self.t, *further] if may_be_input else [self.x, self.t, *further]
+        if self.weight is not None:
+            used.append(self.weight)
+        kernel_argument = self.x if may_be_input else None
+        return Result(self.spec.name, argument, argument.shape, self.x.dtype, "C", out, kernel_argument, used)
+
+    def _run(self, mode: str, grad_output: Any, vector: np.ndarray | None, out: np.ndarray | None) -> Any:
+        upstream, scale = None, 1.0
+        if grad_output is not None:
+            upstream, scale = self._upstream(grad_output)
+        if self.denominator != 1.0:
+            scale = scale / self.denominator if self.denominator else math.inf * scale
+        with_value = mode in ("value", "grad")
+        values = np.empty(prod(self.shape), self.x.dtype) if self.unreduced and with_value else None
+        if self.spec.log_probabilities:
+            total = self._gather(mode, upstream, scale, vector, values, out)
+        else:
+            total = classwise.run(
+                self.spec.math.point, self.spec.math.curvature, mode, self.x, self.layout, self.t, self.weight, vector,
+                upstream, self.keep, self.even, self.ignored, scale, values, out,
+            )  # fmt: skip
+        if not with_value:
+            return None
+        dtype = _arrays.value_dtype(self.input, self.target)
+        if values is not None:
+            return _arrays.scalar_or_array(values.reshape(self.shape).astype(dtype, copy=False))
+        return dtype.type(divided(total, self.denominator))
+
+    def _gather(self, mode: str, upstream: Any, scale: float, vector: Any, values: Any, out: Any) -> float:
+        curvature = self.spec.math.curvature if mode in ("hessian", "hvp") else None
+        if out is not None:
+            out[:] = 0
+        if mode in ("hessian", "hvp") and curvature is None:
+            return 0.0
+        total = classwise.gather(
+            self.spec.math.point, curvature, self.x, self.layout, self.t, self.weight, upstream, self.ignored, scale,
+            values, out,
+        )  # fmt: skip
+        if vector is not None:
+            out *= vector
+        return total
+
+    def _upstream(self, grad_output: Any) -> tuple[np.ndarray | None, float]:
+        array = _arrays.real("grad_output", grad_output)
+        _validate.grad_output(self.spec.name, array, self.shape if self.unreduced else ())
+        return (_flat(array, self.x.dtype), 1.0) if self.unreduced else (None, float(array))
+
+
+def _flat(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if array.dtype is not dtype or not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array, dtype)
+    return array if array.ndim == 1 else array.reshape(-1)

@@ -1,0 +1,112 @@
+"""What the drivers share: block sizes, deterministic sums, and operands that are broadcast without being copied."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._scalar import maximum, product
+from ._jit import jitable, optional, summable
+
+#: Elements that one vector loop runs over: short enough for its buffers to stay in the first-level cache, and for a sum of
+#: one lane in eight to keep its last digits.
+CHUNK = 2048
+#: Chunks of one unit of parallel work.  Sizes depend on nothing but the number of elements, hence so do all roundings.
+CHUNKS_PER_BLOCK = 8
+BLOCK = CHUNK * CHUNKS_PER_BLOCK
+
+
+@summable
+def add(a, b):
+    return a + b
+
+
+@jitable
+def compensated(total, error, x):
+    """One step of Neumaier's sum: new total and new running error."""
+    s = total + x
+    if abs(total) >= abs(x):
+        lost = (total - s) + x
+    else:
+        lost = (x - s) + total
+    return s, error + lost
+
+
+@jitable
+def total_of(partial):
+    total = 0.0
+    error = 0.0
+    for i in range(partial.size):
+        total, error = compensated(total, error, partial[i])
+    return closed(total, error)
+
+
+@jitable
+def closed(total, error):
+    """End of Neumaier's sum; once the total is infinite its error is NaN and means nothing."""
+    return total + error if np.isfinite(total) else total
+
+
+@jitable
+def top_of(xs):
+    """The largest element of an array that is not empty, or NaN if it holds one."""
+    m = xs[0]
+    for j in range(xs.size):
+        m = maximum(m, xs[j])
+    return m
+
+
+@optional
+def pick(block, i):
+    """``block[i]``, and None where there is no block."""
+    return block[i]
+
+
+@optional
+def view(block, lo, hi):
+    """``block[lo:hi]``, and None where there is no block."""
+    return block[lo:hi]
+
+
+@optional
+def as_in(number, x):
+    """`number` in the precision of the array x, and None where there is none."""
+    return x.dtype.type(number)
+
+
+@jitable
+def weighted(weight, x):
+    """``weight * x``, where a weight of 0 masks infinities; and x where there is no weight."""
+    if weight is None:
+        return x
+    return product(weight, x)
+
+
+@optional
+def staged(operand, lo, n):
+    """Elements lo to lo + n of an operand ``(data, inner, period)``, whose element i is ``data[i // inner % period]``."""
+    data, inner, period = operand
+    block = np.empty(n, data.dtype)
+    k = lo // inner % period
+    i = 0
+    if inner == 1 and period < 32:
+        while i < n:
+            block[i] = data[k]
+            i += 1
+            k = k + 1 if k + 1 < period else 0
+    elif inner == 1:
+        while i < n:
+            run = min(period - k, n - i)
+            for j in range(run):
+                block[i + j] = data[k + j]
+            i += run
+            k = 0
+    else:
+        left = inner - lo % inner
+        while i < n:
+            run = min(left, n - i)
+            for j in range(run):
+                block[i + j] = data[k]
+            i += run
+            left = inner
+            k = k + 1 if k + 1 < period else 0
+    return block

@@ -1,0 +1,150 @@
+"""The only place where Numba compiles: flags, disk cache, registration of plain functions.
+
+Kernels are closures over plain, importable Python functions and a digest of the sources.  Numba's disk cache keys a kernel
+by its closure cells, so a second process finds it, and an edit of any source file makes a new key.  (A closure over a
+compiled function would never be found again, and an edit in another file would go unnoticed.)  Each kernel has a name and
+hence an index file of its own: two processes that fill an empty cache at once can only write the same content twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import types as python
+import warnings
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from numba import njit, types
+from numba.extending import overload, register_jitable
+
+from .. import _scalar
+from . import _scalar as _primitives  # noqa: F401  importing it attaches the vectorisable exp, log, ...
+
+FLAGS = {"fastmath": {"contract"}, "error_model": "numpy"}  # never nnan or ninf; reassoc only in `add`
+PACKAGE = Path(__file__).parent.parent
+
+
+def reachable(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """`function` and every plain Python function that it refers to by a global name, once each."""
+    seen, queue = set(), [function]
+    while queue:
+        f = queue.pop()
+        if f in seen:
+            continue
+        seen.add(f)
+        yield f
+        if f not in _scalar.PRIMITIVES:
+            names = [n for code in _codes(f.__code__) for n in code.co_names]
+            queue += [g for n in names if isinstance(g := f.__globals__.get(n), python.FunctionType)]
+            cells = [c.cell_contents for c in f.__closure__ or ()]
+            queue += [g for g in cells if isinstance(g, python.FunctionType)]
+
+
+def _codes(code: python.CodeType) -> Iterator[python.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, python.CodeType):
+            yield from _codes(constant)
+
+
+_registered: set[Callable[..., Any]] = set(_scalar.PRIMITIVES)
+
+
+def jitable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let compiled code call `function`, and all that it calls, as they stand; a decorator."""
+    for f in reachable(function):
+        if f not in _registered:
+            _registered.add(f)
+            register_jitable(**FLAGS)(f)
+    return function
+
+
+def summable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Like `jitable`, but the additions of this one function may be reordered, so that a running sum vectorises."""
+    _registered.add(function)
+    return register_jitable(fastmath={"reassoc", "contract", "nsz"})(function)
+
+
+def optional(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let compiled code call `function` of something that may be absent: None gives None; a decorator.
+
+    Decided by type while compiling: Numba removes a branch on an argument that is None, but not on one that is something,
+    and would then go on with a value that may be None.
+    """
+
+    def choose(first, *rest):
+        return (lambda first, *rest: None) if isinstance(first, types.NoneType) else function
+
+    _registered.add(function)
+    overload(function, jit_options=FLAGS, strict=False)(choose)
+    return function
+
+
+@lru_cache(maxsize=1)
+def package_digest() -> str:
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.rglob("*.py")):
+        digest.update(str(file.relative_to(PACKAGE)).encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=None)
+def stamp(*functions: Callable[..., Any]) -> str:
+    """Digest of the package and, for functions from elsewhere, of the code that they reach."""
+    digest = hashlib.sha256(package_digest().encode())
+    for function in functions:
+        for f in reachable(function):
+            if not f.__module__.startswith(__name__.split(".")[0] + "."):
+                for code in _codes(f.__code__):
+                    constants = [c for c in code.co_consts if not isinstance(c, python.CodeType)]
+                    digest.update(repr((code.co_code, constants, code.co_names)).encode())
+                    scalars = {n: f.__globals__[n] for n in code.co_names if _is_number(f.__globals__.get(n))}
+                    digest.update(repr(scalars).encode())
+    return digest.hexdigest()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def build(
+    make: Callable[..., Callable[..., Any]],
+    name: str,
+    cells: dict[str, Any],
+    signature: tuple[types.Type, ...],
+    parallel: bool = False,
+) -> Callable[..., Any]:
+    """Compile, or load from the disk cache, the kernel that ``make(**cells, stamp=...)`` returns, for one signature."""
+    functions = tuple(c for c in cells.values() if isinstance(c, python.FunctionType))
+    for function in functions:
+        jitable(function)
+    kernel = make(**cells, stamp=stamp(*functions))
+    kernel.__name__ = kernel.__qualname__ = name
+    options = dict(FLAGS, nogil=True, parallel={"prange": True} if parallel else False)
+    try:
+        return _compiled(njit(kernel, cache=True, **options), signature)
+    except Exception as error:  # a broken or forbidden cache must not break a computation
+        dispatcher = _compiled(njit(kernel, **options), signature)  # a fault of the kernel itself is raised here
+        _warn_uncached(str(error))
+        return dispatcher
+
+
+def _compiled(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..., Any]:
+    dispatcher.compile(signature)
+    dispatcher.disable_compile()  # an unexpected type is an error, not a second compilation
+    return dispatcher
+
+
+@lru_cache(maxsize=None)  # once a reason
+def _warn_uncached(reason: str) -> None:
+    message = f"nlosses could not use Numba's disk cache, so kernels are compiled anew in each process ({reason})"
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def array(dtype: Any, ndim: int = 1, writable: bool = False) -> types.Type:
+    """C-contiguous array type; a read-only type accepts writable arrays too, so that one kernel serves both."""
+    from numba import from_dtype
+
+    return types.Array(from_dtype(dtype), ndim, "C", readonly=not writable)

@@ -1,0 +1,332 @@
+"""Vectorisable exp, expm1, log, log1p and maximum for the CPU, attached to the plain functions of `nlosses._scalar`.
+
+Numba's `math.exp` calls the C library for each element, which also keeps the loop around it scalar. Here is arithmetic
+only, so that LLVM vectorises the loop on any target:
+
+* Choices are selects; NaN needs none where it comes through the arithmetic by itself.
+* Floating point and integers meet in bit casts and in sums with `Format.rounder`. Conversions of 64-bit integers, and
+  their arithmetic shift, are absent from most vector units.
+* Fused multiply-add comes from contraction alone: spelled out, it is a library call on a machine that has none.
+* No reassociation: it would remove the rounding trick and the error terms.
+
+Each algorithm is written once for both formats, and float32 computes in float32 alone. The casts ``U(...)`` are there
+because Numba widens the result of 32-bit arithmetic to 64 bits.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, overload, register_jitable
+
+from .. import _scalar as scalar
+
+# forceinline: what LLVM finds too long to inline would stay a call, and the loop around it scalar.
+OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
+
+
+class Format(NamedTuple):
+    """A floating-point format: its constants, and its polynomials with the constant term first.
+
+    The polynomials are minimax fits, their coefficients rounded one by one and the rest fitted anew each time. With each
+    goes its largest error, relative to the function that it is part of (half an ulp is at least 2**-25 and 2**-54).
+    """
+
+    T: Any  #: the type
+    U: Any  #: unsigned integer of its width
+    fraction: int  #: bits of the significand that are stored
+    bias: int  #: of the exponent
+    ln2: tuple[float, float]  #: ln 2 in two parts; the first so short that its product with any exponent is exact
+    exp_domain: tuple[float, float]  #: exp is 0 (less than half of the least subnormal) below, infinite above
+    expm1_low: float  #: expm1 is -1 to the last bit below
+    exp_tail: tuple[float, ...]  #: (exp(r) - 1 - r) / r**2 for abs(r) <= ln(2) / 2
+    expm1_tail: tuple[float, ...]  #: the same, fitted for expm1, which asks for more near 0
+    log_tail: tuple[float, ...]  #: for the `log1p_tail` of the format
+
+
+FLOAT32 = Format(
+    T=np.float32,
+    U=np.uint32,
+    fraction=23,
+    bias=127,
+    ln2=(float.fromhex("0x1.62e4p-1"), float.fromhex("0x1.7f7d1cp-20")),
+    exp_domain=(-104.0, 89.0),
+    expm1_low=-18.0,
+    exp_tail=(0.49999994, 0.16666517, 0.041668102, 0.008369191, 0.001383895),  # 2**-28.2
+    expm1_tail=(0.5, 0.16666636, 0.04166651, 0.008341602, 0.0013930596, 0.00014955548),  # 2**-28.1
+    # (log1p(f) - f + f**2 / 2) / f**3 for sqrt(1/2) - 1 <= f <= sqrt(2) - 1: 2**-27.3
+    log_tail=(0.33333331, -0.25000823, 0.2000125, -0.16623363, 0.1420141, -0.13159716, 0.12762898, -0.07636758),
+)
+
+FLOAT64 = Format(
+    T=np.float64,
+    U=np.uint64,
+    fraction=52,
+    bias=1023,
+    ln2=(float.fromhex("0x1.62e42fefap-1"), float.fromhex("0x1.cf79abc9e3b3ap-40")),
+    exp_domain=(-746.0, 710.0),
+    expm1_low=-38.0,
+    exp_tail=(  # 2**-57.7
+        0.5000000000000011, 0.16666666666666438, 0.04166666666652814, 0.008333333333488083, 0.0013888888943854624,
+        0.00019841269496006814, 2.480149302381515e-05, 2.755761607817304e-06, 2.7630252168778725e-07,
+        2.4984924985178926e-08,
+    ),
+    expm1_tail=(  # 2**-61.3
+        0.5, 0.16666666666666677, 0.041666666666666685, 0.008333333333321818, 0.0013888888888901494,
+        0.00019841269884879296, 2.4801587246787113e-05, 2.755724602241103e-06, 2.7557368227161825e-07,
+        2.510826697372623e-08, 2.0879495000356406e-09,
+    ),
+    # (atanh(s) - s) / s**3 * 2 in powers of s**2, for the same f and s = f / (2 + f): 2**-59.5
+    log_tail=(
+        0.6666666666666734, 0.39999999999417024, 0.28571428741898874, 0.22222198620880404, 0.18183561949893678,
+        0.1531410912980707, 0.14795382914042396,
+    ),
+)  # fmt: skip
+
+
+# --- bits -------------------------------------------------------------------------------------------------------------
+
+_SAME_WIDTH = {
+    types.float32: types.uint32,
+    types.float64: types.uint64,
+    types.uint32: types.float32,
+    types.uint64: types.float64,
+}
+
+
+@intrinsic
+def _bits(typing_context, x):
+    """The bits of a floating-point number as an unsigned integer, and back."""
+    result = _SAME_WIDTH[x]
+    return result(x), lambda context, builder, signature, args: builder.bitcast(args[0], context.get_value_type(result))
+
+
+@intrinsic
+def _maximum(typing_context, a, b):
+    """LLVM's maximum of two numbers of one type: unlike a comparison it vectorises in a reduction, and NaN wins."""
+
+    def generate(context, builder, signature, args):
+        kind = args[0].type
+        maximum = builder.module.declare_intrinsic("llvm.maximum", [kind], ir.FunctionType(kind, [kind, kind]))
+        return builder.call(maximum, args)
+
+    return a(a, a), generate
+
+
+# --- algorithms -------------------------------------------------------------------------------------------------------
+
+
+def _constants(F: Format, *values: float) -> list[Any]:
+    return [F.T(v) for v in values]
+
+
+def _exp(F: Format) -> Callable[..., Any]:
+    T, U, fraction = F.T, F.U, F.U(F.fraction)
+    one, log2e, high, low = _constants(F, 1, 1 / math.log(2), *F.ln2)
+    first, last = _constants(F, *F.exp_domain)
+    *rest, lead = _constants(F, *F.exp_tail)
+    rest = tuple(rest[::-1])
+    rounder = T(1.5 * 2.0**F.fraction + 2 * F.bias)
+    half = U(1)
+
+    def exp(x):
+        # exp(x) = 2**k exp(r), where k = round(x / ln 2). NaN passes both bounds.
+        x = first if first > x else x
+        x = last if last < x else x
+        shifted = x * log2e + rounder
+        k = shifted - rounder
+        a = x - k * high
+        b = k * low
+        r = a - b
+        tail = lead
+        for c in rest:
+            tail = tail * r + c
+        # 1 + a is by far the largest part: with its rounding error kept, the rest adds next to none.
+        s = one + a
+        p = s + (tail * (r * r) + ((a - (s - one)) - b))
+        # The low bits of `shifted` are k + 2 bias. 2**k is beyond the format where the result is subnormal or nearly
+        # infinite, so it comes in two factors, of which only the second rounds.
+        i = _bits(shifted)
+        j = U(i >> half)
+        return p * _bits(U(j << fraction)) * _bits(U(U(i - j) << fraction))
+
+    return exp
+
+
+def _expm1(F: Format) -> Callable[..., Any]:
+    T, U, fraction = F.T, F.U, F.U(F.fraction)
+    half, two, log2e, high, low = _constants(F, 0.5, 2, 1 / math.log(2), *F.ln2)
+    first, last, tiny = _constants(F, F.expm1_low, F.exp_domain[1], 2.0 ** -(F.fraction + 2))
+    *rest, lead = _constants(F, *F.expm1_tail)
+    rest = tuple(rest[::-1])
+    rounder = T(1.5 * 2.0**F.fraction + F.bias - 1)
+
+    def expm1(x):
+        # expm1(x) = 2 (h expm1(r) + (h - 1/2)), where h = 2**(k - 1): 2**k itself would overflow too early.
+        y = first if first > x else x
+        y = last if last < y else y
+        shifted = y * log2e + rounder
+        k = shifted - rounder
+        a = y - k * high
+        b = k * low
+        r = a - b
+        tail = lead
+        for c in rest:
+            tail = tail * r + c
+        h = _bits(U(_bits(shifted) << fraction))
+        # As in exp the largest part, which is h a + (h - 1/2), keeps its rounding error.
+        base = h - half
+        ha = h * a
+        s = base + ha
+        result = two * (s + ((ha - (s - base)) + h * (tail * (r * r) - b)))
+        # x**2 / 2 is nothing beside x here, and halving a subnormal number would lose its last bit.
+        return x if abs(x) < tiny else result
+
+    return expm1
+
+
+def _polynomial_tail(F: Format) -> Callable[..., Any]:
+    half = F.T(0.5)
+    *rest, lead = _constants(F, *F.log_tail)
+    rest = tuple(rest[::-1])
+
+    def log1p_tail(f):
+        """log1p(f) - f, by a polynomial."""
+        tail = lead
+        for c in rest:
+            tail = tail * f + c
+        return f * (f * (f * tail - half))
+
+    return register_jitable(**OPTIONS)(log1p_tail)
+
+
+def _quotient_tail(F: Format) -> Callable[..., Any]:
+    half, two = _constants(F, 0.5, 2)
+    *rest, lead = _constants(F, *F.log_tail)
+    rest = tuple(rest[::-1])
+
+    def log1p_tail(f):
+        """log1p(f) - f, by log1p(f) = 2 atanh(f / (2 + f)): one division saves a dozen terms."""
+        s = f / (two + f)
+        z = s * s
+        tail = lead
+        for c in rest:
+            tail = tail * z + c
+        h = half * f * f
+        return s * (h + z * tail) - h
+
+    return register_jitable(**OPTIONS)(log1p_tail)
+
+
+def _exponent(F: Format) -> tuple[Callable[..., Any], float]:
+    """A function that makes a number of an exponent in its place among the bits (it may be negative), and its unit."""
+    if F is FLOAT32:
+
+        def exponent(bits):
+            return np.float32(np.int32(bits))
+
+        return register_jitable(**OPTIONS)(exponent), 2.0**-F.fraction
+
+    U, fraction = F.U, F.U(F.fraction)
+    lift = U(1 << 62)
+    frame = U((F.bias + F.fraction) << F.fraction)
+    offset = F.T(2.0**F.fraction + (1 << 62 - F.fraction))
+
+    def exponent(bits):
+        return _bits((bits + lift) >> fraction | frame) - offset
+
+    return register_jitable(**OPTIONS)(exponent), 1.0
+
+
+def _log(F: Format) -> Callable[..., Any]:
+    T, U = F.T, F.U
+    exponent, unit = _exponent(F)
+    log1p_tail = _polynomial_tail(F) if F is FLOAT32 else _quotient_tail(F)
+    zero, one, inf, nan, normal, lift, high, low, lifted = _constants(
+        F, 0, 1, np.inf, np.nan, 2.0 ** (1 - F.bias), 2.0 ** (F.fraction + 1), F.ln2[0] * unit, F.ln2[1] * unit,
+        (F.fraction + 1) / unit,
+    )  # fmt: skip
+    minus_inf = -inf
+    root = U(np.sqrt(T(0.5)).view(U))
+    mask = U(2 ** (8 * T().itemsize) - 2**F.fraction)
+
+    def log(x):
+        # x = 2**k (1 + f), where 1 + f lies between the square roots of 1/2 and 2.
+        subnormal = x < normal
+        i = _bits(x * lift if subnormal else x)
+        e = U(U(i - root) & mask)
+        k = exponent(e) - (lifted if subnormal else zero)
+        f = _bits(U(i - e)) - one
+        k_high = k * high
+        s = k_high + f
+        y = s + (log1p_tail(f) + ((f - (s - k_high)) + k * low))
+        y = y if x < inf else x
+        return y if x > zero else (minus_inf if x == zero else nan)
+
+    return log
+
+
+def _log1p(F: Format) -> Callable[..., Any]:
+    T, U = F.T, F.U
+    exponent, unit = _exponent(F)
+    log1p_tail = _polynomial_tail(F) if F is FLOAT32 else _quotient_tail(F)
+    zero, half, one, inf, nan, high, low = _constants(F, 0, 0.5, 1, np.inf, np.nan, F.ln2[0] * unit, F.ln2[1] * unit)
+    minus_inf, minus_one = -inf, -one
+    root = U(np.sqrt(T(0.5)).view(U))
+    mask = U(2 ** (8 * T().itemsize) - 2**F.fraction)
+    two = U(T(2).view(U))
+    sign = U(T(-0.0).view(U))
+
+    def log1p(x):
+        # As log(u), where u = 1 + x, but f takes in what the sum rounds away. That is exact up to u = 2**24 or 2**53 and
+        # counts for nothing from there on.
+        u = one + x
+        lost = x - (u - one)
+        i = _bits(u)
+        e = U(U(i - root) & mask)
+        k = exponent(e)
+        g = _bits(U(i - e)) - one
+        # lost / 2**k; in halves, so that 2 / 2**k stays a number for the largest k.
+        h = (half * lost) * _bits(U(two - e))
+        f = g + h
+        k_high = k * high
+        s = k_high + g
+        y = s + (log1p_tail(f) + ((g - (s - k_high)) + (k * low + h)))
+        y = _bits(U(_bits(y) | U(_bits(x) & sign)))
+        y = y if x < inf else x
+        return y if x > minus_one else (minus_inf if x == minus_one else nan)
+
+    return log1p
+
+
+# --- registration -----------------------------------------------------------------------------------------------------
+
+
+def _attach(function: Callable[..., Any], make: Callable[[Format], Callable[..., Any]]) -> None:
+    implementations = {types.float32: make(FLOAT32), types.float64: make(FLOAT64)}
+
+    def choose(x):
+        if x in implementations:
+            return implementations[x]
+        if isinstance(x, types.Integer | types.Boolean):
+            return lambda x: function(np.float64(x))
+
+    overload(function, target="cpu", jit_options=OPTIONS)(choose)
+
+
+_attach(scalar.exp, _exp)
+_attach(scalar.expm1, _expm1)
+_attach(scalar.log, _log)
+_attach(scalar.log1p, _log1p)
+
+
+@overload(scalar.maximum, target="cpu", jit_options=OPTIONS)
+def _choose_maximum(a, b):
+    if a == b and isinstance(a, types.Float):
+        return lambda a, b: _maximum(a, b)
+    if isinstance(a, types.Number) and isinstance(b, types.Number):
+        T = np.float32 if a == b == types.float32 else np.float64
+        return lambda a, b: _maximum(T(a), T(b))

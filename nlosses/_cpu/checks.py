@@ -1,0 +1,69 @@
+"""Checks of contents before anything is computed: domains of elements and ranges of class indices."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from ._jit import array, build
+
+
+def make_leaves(stamp):
+    def kernel(x, low, high):
+        stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        lo = x.dtype.type(low)
+        hi = x.dtype.type(high)
+        bad = 0
+        for i in range(x.size):
+            bad |= not (x[i] >= lo and x[i] <= hi)
+        return bad != 0
+
+    return kernel
+
+
+@lru_cache(maxsize=None)
+def _leaves(dtype: Any) -> Any:
+    signature = (array(dtype), types.float64, types.float64)
+    return build(make_leaves, f"leaves_{np.dtype(dtype).name}", {}, signature)
+
+
+def leaves(x: np.ndarray, low: float, high: float) -> bool:
+    """Whether an element of the 1-D array `x` is outside [low, high] or NaN."""
+    return _leaves(x.dtype)(x, low, high)
+
+
+def make_census(weighted, stamp):
+    def kernel(target, classes, ignored, weight):
+        stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        bad = 0
+        counted = 0
+        total = 0.0
+        for i in range(target.size):
+            y = target[i]
+            skipped = y == ignored
+            inside = (y >= 0) & (y < classes)
+            bad += not (inside | skipped)
+            if weighted:
+                if inside and not skipped:
+                    total += weight[y]
+            else:
+                counted += not skipped
+        return bad, total if weighted else np.float64(counted)
+
+    return kernel
+
+
+@lru_cache(maxsize=None)
+def _census(dtype: Any) -> Any:
+    weight = types.none if dtype is None else array(dtype)
+    signature = (array(np.int64), types.int64, types.int64, weight)
+    name = "census" if dtype is None else f"census_{np.dtype(dtype).name}"
+    return build(make_census, name, {"weighted": dtype is not None}, signature)
+
+
+def census(target: np.ndarray, classes: int, ignored: int, weight: np.ndarray | None) -> tuple[int, float]:
+    """Number of class indices out of range, and the sum of the weights of the rows that are not ignored."""
+    return _census(None if weight is None else weight.dtype)(target, classes, ignored, weight)

@@ -1,0 +1,166 @@
+"""Classwise losses on the CPU: which driver serves which layout, and the kernels of log-probabilities."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numba import prange, types
+
+from .._scalar import product
+from . import _threads, rows, tiles
+from ._blocks import closed, compensated, total_of
+from ._jit import array, build
+
+#: Up to this many classes a tile of rows is quicker than row after row.
+FEW = 32
+#: Rows of one unit of parallel work of `make_gather`.
+BLOCK = 4096
+
+
+@lru_cache(maxsize=None)
+def _kernel(
+    point: Any, curvature: Any, mode: str, dtype: Any, lanes: int, labelled: bool | None, smooth: bool, weighted: bool,
+    upstream: bool, unreduced: bool, in_place: bool, parallel: bool,
+) -> Any:
+    driver: Any = tiles if lanes else rows
+    finish = driver.FINISH.get(mode)
+    read, written = array(dtype), array(dtype, writable=True)
+    signature = (
+        written if in_place else read,
+        types.none if labelled is None else array(np.int64) if labelled else read,
+        read if weighted else types.none,
+        read if mode == "hvp" else types.none,
+        read if upstream else types.none,
+        types.int64, types.int64, types.float64, types.float64 if smooth else types.none, types.int64, types.float64,
+        written if unreduced else types.none,
+        types.none if finish is None else types.boolean if in_place else written,
+    )  # fmt: skip
+    cells = {
+        "point": point, "curvature": curvature if mode in ("hessian", "hvp") else None, "finish": finish,
+        "keeps": finish in driver.KEEPS,
+        "labelled": labelled is True, "probabilities": labelled is False,
+        "with_value": mode in ("value", "grad"),
+        **({"lanes": lanes} if lanes else {"in_place": in_place}),
+    }  # fmt: skip
+    flags = (("i" if labelled else "p") if labelled is not None else "") + "".join(
+        letter for letter, on in zip("swun", (smooth, weighted, upstream, unreduced), strict=True) if on
+    )
+    parts = [point.__module__.rpartition(".")[2], point.__name__, mode, np.dtype(dtype).name, flags]
+    parts += [f"tiles{lanes}"] if lanes else ["rows"]
+    parts += (["in_place"] if in_place else []) + (["parallel"] if parallel else [])
+    return build(driver.make, "_".join(parts), cells, signature, parallel)
+
+
+def run(
+    point: Any,
+    curvature: Any,
+    mode: str,
+    x: np.ndarray,
+    layout: tuple[int, int],
+    target: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+    vector: np.ndarray | None = None,
+    upstream: np.ndarray | None = None,
+    keep: float = 1.0,
+    even: float | None = None,
+    ignored: int = -1,
+    scale: float = 1.0,
+    values: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+) -> float:
+    """Sum of the values of all rows (0 where they go to `values`); the scaled derivative goes to `out`, which may be `x`.
+
+    `layout` is (classes, inner): `x` is flat and of the shape (N, classes, inner).
+    """
+    classes, inner = layout
+    lanes = tiles.lanes_for(classes, x.itemsize) if inner > 1 or classes <= FEW else 0
+    in_place = out is x and not lanes
+    labelled = None if target is None else target.dtype.kind == "i"
+
+    def kernel(parallel: bool) -> Any:
+        return _kernel(
+            point, curvature, mode, x.dtype, lanes, labelled, even is not None, weight is not None,
+            upstream is not None, values is not None, in_place, parallel,
+        )  # fmt: skip
+
+    return _threads.run(
+        x.size, kernel, x, target, weight, vector, upstream, classes, inner, keep, even, ignored, scale, values,
+        True if in_place else out,
+    )  # fmt: skip
+
+
+def make_gather(point, curvature, stamp):
+    """Losses of log-probabilities: only the label's own element counts, and only there is a gradient."""
+
+    def kernel(x, target, weight, upstream, classes, inner, ignored, scale, values, out):
+        stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        T = x.dtype.type
+        n_blocks = (target.size + BLOCK - 1) // BLOCK
+        partial = np.empty(n_blocks)
+        for b in prange(n_blocks):
+            start = np.int64(b) * BLOCK
+            total = 0.0
+            error = 0.0
+            for i in range(start, min(start + BLOCK, target.size)):
+                y = target[i]
+                value = 0.0
+                if y != ignored:
+                    n, d = divmod(i, inner)
+                    k = (n * classes + y) * inner + d
+                    own = 1.0 if weight is None else np.float64(weight[y])
+                    u = product(own, -np.float64(x[k]))
+                    value, slope = point(u)
+                    if out is not None:
+                        derivative = -own * slope if curvature is None else own * own * curvature(u)
+                        up = 1.0 if upstream is None else np.float64(upstream[i])
+                        out[k] = T(product(up, derivative * scale))
+                if values is None:
+                    total, error = compensated(total, error, value)
+                else:
+                    values[i] = T(value)
+            partial[b] = closed(total, error)
+        return total_of(partial)
+
+    return kernel
+
+
+@lru_cache(maxsize=None)
+def _gather(
+    point: Any, curvature: Any, dtype: Any, weighted: bool, upstream: bool, unreduced: bool, grad: bool, parallel: bool
+) -> Any:
+    read, written = array(dtype), array(dtype, writable=True)
+    signature = (
+        read, array(np.int64), read if weighted else types.none, read if upstream else types.none,
+        types.int64, types.int64, types.int64, types.float64,
+        written if unreduced else types.none, written if grad else types.none,
+    )  # fmt: skip
+    flags = "".join(f for f, on in zip("wung", (weighted, upstream, unreduced, grad), strict=True) if on)
+    name = f"{point.__module__.rpartition('.')[2]}_{point.__name__}_gather_{np.dtype(dtype).name}_{flags}"
+    name += ("_curvature" if curvature is not None else "") + ("_parallel" if parallel else "")
+    return build(make_gather, name, {"point": point, "curvature": curvature}, signature, parallel)
+
+
+def gather(
+    point: Any,
+    curvature: Any,
+    x: np.ndarray,
+    layout: tuple[int, int],
+    target: np.ndarray,
+    weight: np.ndarray | None,
+    upstream: np.ndarray | None,
+    ignored: int,
+    scale: float,
+    values: np.ndarray | None,
+    out: np.ndarray | None,
+) -> float:
+    """As `run`, for log-probabilities; `out` must hold zeros.  With `curvature`, `out` is the diagonal of the Hessian."""
+
+    def kernel(parallel: bool) -> Any:
+        return _gather(
+            point, curvature, x.dtype, weight is not None, upstream is not None, values is not None, out is not None,
+            parallel,
+        )  # fmt: skip
+
+    return _threads.run(target.size, kernel, x, target, weight, upstream, *layout, ignored, scale, values, out)

@@ -1,0 +1,213 @@
+"""Classwise driver for rows: the class axis is the last one, and the vector loops run along it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from .._scalar import log1p, product
+from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
+from ._blocks import add, as_in, closed, compensated, pick, top_of, total_of, view, weighted
+from ._jit import jitable
+
+#: Elements that are summed in the caller's precision before the sum goes on in float64: 16 additions to each of 32 lanes
+#: cost about an ulp.
+CHUNK = 512
+#: Elements of one unit of parallel work, in whole rows.
+BLOCK = 16384
+
+
+@jitable
+def sums(xs, ts, weight, m, keep, even, gs):
+    """Sums over one row of exp(x - m), q (m - x), q, and q below the maximum; the exponentials go to `gs`."""
+    T = xs.dtype.type
+    s = 0.0
+    lost = 0.0
+    n = np.int64(0)
+    u = 0.0
+    S = 0.0
+    R = 0.0
+    for lo in range(0, xs.size, CHUNK):
+        hi = min(lo + CHUNK, xs.size)
+        xc = xs[lo:hi]
+        tc = view(ts, lo, hi)
+        wc = view(weight, lo, hi)
+        gc = view(gs, lo, hi)
+        sc = T(0)
+        uc = T(0)
+        Sc = T(0)
+        Rc = T(0)
+        nc = np.int32(0)
+        for j in range(hi - lo):
+            x = xc[j]
+            e = lifted(x, m)
+            below = x != m
+            sc = add(sc, e if below else T(0))
+            nc += np.int32(0) if below else np.int32(1)
+            if even is not None:
+                q = coefficient(pick(wc, j), pick(tc, j), keep, even)
+                uc = add(uc, product(q, gap(x, m)))
+                Sc = add(Sc, q)
+                Rc = add(Rc, q if below else T(0))
+            if gc is not None:
+                gc[j] = e
+        s, lost = compensated(s, lost, np.float64(sc))
+        n += nc
+        u += uc
+        S += Sc
+        R += Rc
+    return others(closed(s, lost), n, np.float64(m)), u, S, R
+
+
+# --- what is made of a row, once its sums are known --------------------------------------------------------------------
+# Each takes the result's row `gs`, which holds exp(x - m) if the function is in KEEPS; logits `xs`, class probabilities
+# `ts`, the vector's row `vs`, the class weights, the label y (-1 if none), the factor k of du/dx and k2 of its square.
+
+
+def grad(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    T = gs.dtype.type
+    e_own = np.float64(gs[y])
+    peak = np.int64(-1)
+    if s < 1.0 and even is not None:
+        peak = np.int64(0)
+        while gs[peak] != T(1):  # with s < 1 there is one
+            peak += 1
+    elif s < 1.0 and e_own == 1.0:
+        peak = y
+    factor = T(k * S * r)
+    for j in range(gs.size):
+        q = coefficient(pick(weight, j), pick(ts, j), keep, even)
+        gs[j] = slope(factor, q * T(k), gs[j])
+    if ts is None:
+        q = coefficient(pick(weight, y), None, keep, even)
+        gs[y] = T(k * slope(S, own + q, e_own * r))
+    if peak >= 0:
+        gs[peak] = T(k * slope_at_peak(R, S, s, r))
+
+
+def hessian(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    T = gs.dtype.type
+    factor = T(k * S)
+    for j in range(gs.size):
+        e = gs[j]
+        h = factor * spread(e, T(s), T(r))
+        if k2 is not None:
+            g = squared_slope(j, e, ts, weight, y, r, S, own, keep, even)
+            h += T(k2) * (g * g)
+        gs[j] = h
+
+
+@jitable
+def squared_slope(j, e, ts, weight, y, r, S, own, keep, even):
+    T = type(e)
+    q = coefficient(pick(weight, j), pick(ts, j), keep, even)
+    return slope(T(S), q + (T(own) if j == y else T(0)), e * T(r))
+
+
+def hvp(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    T = gs.dtype.type
+    dot = 0.0
+    along = 0.0
+    for lo in range(0, gs.size, CHUNK):
+        hi = min(lo + CHUNK, gs.size)
+        gc = gs[lo:hi]
+        vc = vs[lo:hi]
+        part = T(0)
+        for j in range(hi - lo):
+            part = add(part, gc[j] * vc[j])
+        dot += part
+    dot *= r
+    factor = T(k * S * r)
+    if k2 is not None:
+        for j in range(gs.size):
+            along += squared_slope(j, gs[j], ts, weight, y, r, S, own, keep, even) * vs[j]
+    for j in range(gs.size):
+        h = factor * gs[j] * (vs[j] - T(dot))
+        if k2 is not None:
+            h += T(k2 * along) * squared_slope(j, gs[j], ts, weight, y, r, S, own, keep, even)
+        gs[j] = h
+
+
+def target_grad(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    T = gs.dtype.type
+    for j in range(gs.size):
+        u = gap(xs[j], m) + T(rest)
+        w = pick(weight, j)
+        gs[j] = T(k * keep) * weighted(w, u)
+
+
+def softmax(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    T = gs.dtype.type
+    for j in range(gs.size):
+        gs[j] = gs[j] * T(r)
+
+
+def log_softmax(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    T = gs.dtype.type
+    for j in range(gs.size):
+        gs[j] = -(gap(xs[j], m) + T(rest))
+
+
+FINISH = {f.__name__: f for f in (grad, hessian, hvp, target_grad, softmax, log_softmax)}
+KEEPS = (grad, hessian, hvp, softmax)
+
+
+def make(point, curvature, finish, keeps, labelled, probabilities, with_value, in_place, stamp):
+    """The kernel of one loss and one derivative (`finish`, or None for the value alone)."""
+    curved = curvature is not None
+
+    def kernel(x, target, weight, vector, upstream, classes, inner, keep, even, ignored, scale, values, out):
+        stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        T = x.dtype.type
+        rows = x.size // classes
+        per_block = max(1, BLOCK // classes)
+        n_blocks = (rows + per_block - 1) // per_block
+        partial = np.empty(n_blocks)
+        kept = T(keep)
+        spread_evenly = as_in(even, x)
+        for b in prange(n_blocks):
+            total = 0.0
+            error = 0.0
+            first = np.int64(b) * per_block
+            for i in range(first, min(first + per_block, rows)):
+                lo = i * classes
+                hi = lo + classes
+                xs = x[lo:hi]
+                gs = xs if in_place else view(out, lo, hi)
+                ts = view(target, lo, hi) if probabilities else None
+                vs = view(vector, lo, hi)
+                y = np.int64(-1)
+                if labelled:
+                    y = target[i]
+                    if y == ignored:  # its logits are not even looked at
+                        if values is not None:
+                            values[i] = T(0)
+                        if gs is not None:
+                            gs[:] = T(0)
+                        continue
+                m = top_of(xs)
+                x_own = xs[y] if labelled else m
+                s, u, S, R = sums(xs, ts, weight, m, kept, spread_evenly, gs if keeps else None)
+                rest = log1p(s)
+                own = 0.0
+                if labelled:
+                    own = keep if weight is None else keep * weight[y]
+                    S += own
+                    R += own if x_own != m else 0.0
+                    u += product(own, gap(np.float64(x_own), np.float64(m)))
+                u += product(S, rest)
+                value, d = point(u)
+                if with_value:
+                    if values is None:
+                        total, error = compensated(total, error, value)
+                    else:
+                        values[i] = T(value)
+                if finish is not None:
+                    k = scale if upstream is None else product(np.float64(upstream[i]), scale)
+                    k2 = k * curvature(u) if curved else None
+                    r = 1.0 / (1.0 + s)
+                    finish(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, kept, spread_evenly, k * d, k2)
+            partial[b] = closed(total, error)
+        return total_of(partial)
+
+    return kernel

@@ -1,0 +1,168 @@
+"""Elementwise losses: from a caller's arrays to one kernel call, and back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from . import _arrays, _validate
+from ._arrays import F4, F8
+from ._cpu import checks, elementwise
+from ._results import Result, divided
+from ._spec import Math, Spec
+
+
+class Problem:
+    """One call's arrays, flattened in one order and of one dtype, with everything that the reduction needs."""
+
+    __slots__ = (
+        "denominator", "input", "math", "options", "order", "parameters", "shape", "spec", "t", "target", "unreduced",
+        "weight", "x",
+    )  # fmt: skip
+
+    def __init__(self, spec: Spec[Any], input: Any, target: Any, options: dict[str, Any]) -> None:
+        self.spec = spec
+        self.options = options
+        if (
+            type(input) is np.ndarray
+            and type(target) is np.ndarray
+            and ((dtype := input.dtype) is F4 or dtype is F8)
+            and target.dtype is dtype
+            and input.shape == target.shape
+            and input.flags.c_contiguous
+            and target.flags.c_contiguous
+        ):
+            self.input, self.target, self.order, self.shape = input, target, "C", input.shape
+            self.x, self.t = (input, target) if input.ndim == 1 else (input.reshape(-1), target.reshape(-1))
+        else:
+            self._canonical(input, target)
+        self.math: Math = spec.math
+        for switch, variant in spec.variants.items():
+            if options[switch]:
+                self.math = variant
+        if spec.input.bounded or spec.target.bounded:
+            self._check_domains()
+        self._set_weight()
+        self._set_parameters()
+        self._set_denominator()
+
+    # --- arguments -------------------------------------------------------------------------------------------------
+
+    def _canonical(self, input: Any, target: Any) -> None:
+        x = self.input = _arrays.real("input", input)
+        t = self.target = _arrays.real("target", target)
+        shape = self.shape = _validate.elementwise_shapes(self.spec, x, t)
+        dtype = _arrays.compute_dtype(x, t)
+        if x.shape != shape or t.shape != shape:
+            x, t = np.broadcast_to(x, shape), np.broadcast_to(t, shape)
+        order = _arrays.same_order(x, t)
+        self.order = order or "C"
+        self.x = _arrays.flat(np.asarray(x, dtype, self.order))
+        self.t = _arrays.flat(np.asarray(t, dtype, self.order))
+
+    def _check_domains(self) -> None:
+        for name, array, interval in (("input", self.x, self.spec.input), ("target", self.t, self.spec.target)):
+            if interval.bounded and checks.leaves(array, interval.low, interval.high):
+                raise _validate.outside(self.spec.name, name, getattr(self, name), interval)
+
+    def _operand(self, name: str, value: Any) -> elementwise.Operand | None:
+        if value is None:
+            return None
+        value = _arrays.real(name, value)
+        if self.order == "F" and value.ndim > 0:  # the memory runs over the transposed array
+            _validate.broadcasts(name, value.shape, self.shape)
+            value = value.reshape((1,) * (len(self.shape) - value.ndim) + value.shape).T
+            return _arrays.operand(name, value, self.shape[::-1], self.x.dtype)
+        return _arrays.operand(name, value, self.shape, self.x.dtype)
+
+    def _set_weight(self) -> None:
+        weight = self.options.get("weight")
+        if weight is None:
+            self.weight = None
+            return
+        if self.spec.mean_of_weights:
+            _validate.matching_weight(self.spec.name, _arrays.real("weight", weight), self.input.shape)
+        self.weight = self._operand("weight", weight)
+
+    def _set_parameters(self) -> None:
+        names = self.spec.parameters
+        self.parameters = tuple([self._operand(name, self.options[name]) for name in names]) if names else ()
+
+    def _set_denominator(self) -> None:
+        reduction = self.options["reduction"]
+        self.unreduced = reduction == "none"
+        if reduction == "mean":
+            self.denominator = float(self.x.size)
+            if self.spec.mean_of_weights and self.weight is not None:
+                weight = _arrays.real("weight", self.options["weight"])
+                self.denominator = float(np.broadcast_to(weight, self.shape).sum(dtype=F8))
+        elif reduction == "batchmean":
+            self.denominator = float(self.input.shape[0]) if self.input.ndim else 1.0
+        else:
+            self.denominator = 1.0
+
+    # --- results ---------------------------------------------------------------------------------------------------
+
+    def value(self) -> Any:
+        return self._run(self.math.point, True, None, None, None)
+
+    def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
+        result = self._result(0, out)
+        value = self._run(self.math.point, True, grad_output, None, result.kernel_out)
+        return value, result.finished()
+
+    def grad(self, argnum: int, grad_output: Any, out: Any) -> Any:
+        if argnum == 0:
+            return self.value_and_grad(grad_output, out)[1]
+        if self.math.target_slope is None:
+            raise _validate.missing(self.spec.name, "gradient with respect to the target", "target_slope")
+        result = self._result(1, out)
+        self._run(self.math.target_slope, False, grad_output, None, result.kernel_out)
+        return result.finished()
+
+    def hessian_diag(self, grad_output: Any, out: Any) -> Any:
+        return self._second_order(grad_output, None, out)
+
+    def hvp(self, vector: Any, grad_output: Any, out: Any) -> Any:
+        vector = _arrays.real("vector", vector)
+        _validate.vector(self.spec.name, vector, self.input.shape)
+        return self._second_order(grad_output, vector, out)
+
+    def _second_order(self, grad_output: Any, vector: Any, out: Any) -> Any:
+        if self.math.curvature is None:
+            raise _validate.missing(self.spec.name, "second derivative", "curvature")
+        result = self._result(0, out)
+        self._run(self.math.curvature, False, grad_output, self._operand("vector", vector), result.kernel_out)
+        return result.finished()
+
+    def _result(self, argnum: int, out: Any) -> Result:
+        argument = self.target if argnum else self.input
+        used = [self.t if argnum == 0 else self.x]
+        used += [o[0] for o in (self.weight, *self.parameters) if o is not None]
+        kernel_argument = None if argnum else self.x
+        return Result(self.spec.name, argument, self.shape, self.x.dtype, self.order, out, kernel_argument, used)
+
+    def _run(self, function: Any, with_value: bool, grad_output: Any, vector: Any, out: Any) -> Any:
+        upstream, scale = None, 1.0
+        if grad_output is not None:
+            upstream, scale = self._upstream(grad_output)
+        if self.denominator != 1.0:
+            scale = scale / self.denominator if self.denominator else math.inf * scale
+        values = np.empty(self.shape, self.x.dtype, self.order) if self.unreduced and with_value else None
+        total = elementwise.run(
+            function, with_value, self.x, self.t, self.weight, upstream, vector, self.parameters, scale,
+            None if values is None else _arrays.flat(values), out,
+        )  # fmt: skip
+        if not with_value:
+            return None
+        dtype = _arrays.value_dtype(self.input, self.target)
+        if values is not None:
+            return _arrays.scalar_or_array(values.astype(dtype, copy=False))
+        return dtype.type(divided(total, self.denominator))
+
+    def _upstream(self, grad_output: Any) -> tuple[Any, float]:
+        array = _arrays.real("grad_output", grad_output)
+        _validate.grad_output(self.spec.name, array, self.shape if self.unreduced else ())
+        return (self._operand("grad_output", array), 1.0) if self.unreduced else (None, float(array))

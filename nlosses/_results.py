@@ -1,0 +1,77 @@
+"""Where a gradient is written: a fresh array, the caller's `out`, or a buffer that is copied into it at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _arrays, _validate
+
+
+def divided(a: float, b: float) -> float:
+    """a / b as floating point has it."""
+    if b != 0:
+        return a / b
+    return math.nan if a == 0 or a != a else math.copysign(math.inf, a)
+
+
+def same_memory(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two contiguous arrays are the same elements in the same order."""
+    return a.size == b.size and a.dtype == b.dtype and a.__array_interface__["data"] == b.__array_interface__["data"]
+
+
+class Result:
+    """The derivative with respect to `argument`, of its shape and dtype.
+
+    `kernel_out` is what the kernel writes: contiguous, of the compute dtype and the loss's shape.  It is `kernel_argument`
+    itself where the caller's `out` is the memory of the argument, and never overlaps the arrays of `used`.
+    """
+
+    __slots__ = ("argument", "buffer", "kernel_out", "out")
+
+    def __init__(
+        self,
+        owner: str,
+        argument: np.ndarray,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        order: str,
+        out: Any,
+        kernel_argument: np.ndarray | None,
+        used: Sequence[np.ndarray],
+    ) -> None:
+        self.argument = argument
+        self.out = out
+        if out is None:
+            self.buffer = np.empty(shape, dtype, "F" if order == "F" else "C")
+            self.kernel_out = _arrays.flat(self.buffer)
+            return
+        _validate.out(owner, out, argument.shape, _arrays.result_dtype(argument))
+        contiguous = out.flags.f_contiguous if order == "F" else out.flags.c_contiguous
+        if type(out) is np.ndarray and contiguous and out.dtype == dtype and out.shape == shape:
+            clear = not any(np.may_share_memory(out, array) for array in used)
+            flat = _arrays.flat(out)
+            if clear and kernel_argument is not None and np.may_share_memory(out, kernel_argument):
+                clear = same_memory(flat, kernel_argument) and kernel_argument.flags.writeable
+                flat = kernel_argument
+            if clear:
+                self.buffer = out
+                self.kernel_out = flat
+                return
+        self.buffer = np.empty(shape, dtype, "F" if order == "F" else "C")
+        self.kernel_out = _arrays.flat(self.buffer)
+
+    def finished(self) -> Any:
+        """The array to hand back."""
+        if self.out is None:
+            grad = self.buffer
+            if grad.shape != self.argument.shape:
+                grad = _arrays.reduce_to(grad, self.argument.shape)
+            dtype = _arrays.result_dtype(self.argument)
+            return _arrays.scalar_or_array(grad if grad.dtype is dtype else grad.astype(dtype, copy=False))
+        if self.buffer is not self.out:
+            self.out[...] = _arrays.reduce_to(self.buffer, self.argument.shape)
+        return self.out

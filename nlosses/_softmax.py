@@ -1,0 +1,61 @@
+"""The mathematics of one row of classes, as scalar functions that every driver of every target calls.
+
+A row of logits x has its maximum m; ``e = exp(x - m)``, and s is the sum of e over all classes but one at the maximum.  The
+sum of all is 1 + s; what a sum that holds the 1 would lose is kept in s.  With ``rest = log1p(s)`` and ``r = 1 / (1 + s)``,
+``-log p = (m - x) + rest``, two terms that are not negative, and ``p = e r``, while ``1 - p = s r`` at the maximum.
+(Blanchard, Higham and Higham, IMA Journal of Numerical Analysis 41(4), 2021.)
+
+A loss of the family is a function of ``u = sum_j q_j (-log p_j)``, with coefficients q and their sum S.
+"""
+
+from __future__ import annotations
+
+from ._scalar import exp_difference
+
+
+def lifted(x, m):
+    """exp(x - m), exactly 1 at the maximum, be it infinite."""
+    e = exp_difference(x, m)
+    return type(x)(1) if x == m else e
+
+
+def gap(x, m):
+    """m - x, exactly 0 at the maximum, be it infinite."""
+    return type(x)(0) if x == m else m - x
+
+
+def others(s, n, m):
+    """s, from the sum below the maximum and the number n of classes at the maximum.
+
+    Several infinite logits, or none that is not -inf, leave the probabilities undefined: NaN.
+    """
+    return s + (n - 1) + (m - m if n > 1 else s - s)
+
+
+def coefficient(w, t, keep, even):
+    """q of a class with weight w and probability t, of which `keep` is kept while `even` is given to every class.
+
+    For class indices t is None, and the label's own share comes on top; without smoothing `even` is None too.
+    """
+    T = type(keep)
+    if even is None:
+        return T(0)
+    q = even if t is None else keep * t + even
+    return q if w is None else w * q
+
+
+def slope(S, q, p):
+    """du/dx = S p - q."""
+    return S * p - q
+
+
+def slope_at_peak(R, S, s, r):
+    """du/dx at a maximum with p > 1/2, where S p - q would cancel: R is the sum of the other classes' coefficients."""
+    return R - S * (s * r)
+
+
+def spread(e, s, r):
+    """p (1 - p); where e is 1 the complement of p is s r."""
+    T = type(e)
+    p = e * r
+    return p * (s * r if e == T(1) else T(1) - p)

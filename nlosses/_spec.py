@@ -1,0 +1,144 @@
+"""What a loss declares: frozen data, no behaviour.
+
+A loss file writes its mathematics as scalar functions, its public signature and documentation as an ordinary Python
+function, and joins the two with :func:`elementwise` or :func:`classwise`.  Everything else is driven by the result.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, ParamSpec
+
+P = ParamSpec("P")
+Scalar = Callable[..., Any]
+
+REDUCTIONS = ("none", "mean", "sum")
+LEGACY = ("size_average", "reduce")
+#: Options that the machinery handles for every loss; whatever else a signature has is a parameter of the mathematics.
+COMMON = ("weight", *LEGACY, "reduction", "ignore_index", "label_smoothing")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A closed interval of real numbers; infinite ends mean that every real number is meant."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    @property
+    def bounded(self) -> bool:
+        return math.isfinite(self.low) or math.isfinite(self.high)
+
+    def __str__(self) -> str:
+        return f"[{self.low:g}, {self.high:g}]"
+
+
+REAL = Interval()
+UNIT = Interval(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A documented value: ``loss(input, target, **options) == value``, asserted by the tests to its printed digits."""
+
+    input: Any
+    target: Any
+    value: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
+    digits: int = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Math:
+    """The scalar functions of a loss.
+
+    Elementwise: ``point(x, t, *parameters) -> (value, d value / dx)``, ``target_slope`` is d value / dt and ``curvature``
+    d2 value / dx2, of the same arguments.  Classwise: ``point(u) -> (value, d value / du)`` and ``curvature(u)``, where
+    ``u = sum_j q_j (-log p_j)`` is the row's weighted surprisal; without ``curvature`` the point is taken as linear.
+    """
+
+    point: Scalar
+    target_slope: Scalar | None = None
+    curvature: Scalar | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Spec(Generic[P]):
+    """All that the machinery knows of one loss."""
+
+    declaration: Callable[P, Any]
+    family: str
+    math: Math
+    variants: Mapping[str, Math] = field(default_factory=dict)
+    input: Interval = REAL
+    target: Interval = REAL
+    reductions: tuple[str, ...] = REDUCTIONS
+    #: What happens when the shapes of input and target differ: "same" refuses, "warn" broadcasts with a warning,
+    #: "broadcast" broadcasts.
+    shapes: str = "same"
+    #: Elementwise: 'mean' divides by the sum of the weights, which must have the input's shape.
+    mean_of_weights: bool = False
+    #: Classwise: the input already holds log-probabilities; no softmax is taken.
+    log_probabilities: bool = False
+    #: Classwise: a target of the input's shape holds class probabilities.
+    class_probabilities: bool = False
+    #: Name of the class, and the options of the function which the class does not have.
+    module: str | None = None
+    module_omits: tuple[str, ...] = ()
+    #: Points, as a function of the target, where the slope jumps.
+    kinks: Scalar | None = None
+    #: An independent implementation of the unreduced loss on float64 arrays, for the tests.
+    reference: Scalar | None = None
+    facts: tuple[Fact, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = tuple(self.signature.parameters)
+        if len(names) < 3 or "reduction" not in names[2:]:
+            raise TypeError(
+                f"{self.name}: the decorated function must take an input, a target and 'reduction', got ({', '.join(names)})"
+            )
+        unknown = [name for name in self.parameters if name not in names]
+        if unknown:
+            raise TypeError(
+                f"{self.name}: the point function takes {', '.join(unknown)}, which the signature ({', '.join(names)}) has not"
+            )
+        unused = [n for n in names[2:] if n not in COMMON and n not in self.parameters and n not in self.variants]
+        if unused:
+            raise TypeError(f"{self.name}: the signature has {', '.join(unused)}, which the point function does not take")
+
+    @property
+    def name(self) -> str:
+        return self.declaration.__name__
+
+    @property
+    def signature(self) -> inspect.Signature:
+        return inspect.signature(self.declaration)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Defaults of everything behind input and target, in positional order."""
+        parameters = list(self.signature.parameters.values())[2:]
+        return {p.name: None if p.default is p.empty else p.default for p in parameters}
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the arguments that the point function takes behind its own one (classwise) or two."""
+        own = 2 if self.family == "elementwise" else 1
+        return tuple(inspect.signature(self.math.point).parameters)[own:]
+
+
+def elementwise(
+    point: Scalar, *, target_slope: Scalar | None = None, curvature: Scalar | None = None, **facts: Any
+) -> Callable[[Callable[P, Any]], Spec[P]]:
+    """Declare a loss of one input element and one target element; see `Math` and `Spec` for what may be stated."""
+    return lambda declaration: Spec(declaration, "elementwise", Math(point, target_slope, curvature), **facts)
+
+
+def classwise(
+    point: Scalar, *, curvature: Scalar | None = None, **facts: Any
+) -> Callable[[Callable[P, Any]], Spec[P]]:
+    """Declare a loss of a row of classes; see `Math` and `Spec` for what may be stated."""
+    return lambda declaration: Spec(declaration, "classwise", Math(point, curvature=curvature), **facts)

@@ -1,0 +1,117 @@
+"""Binary cross entropy of probabilities."""
+
+from .._scalar import log, log1p
+from .._spec import UNIT, Fact, elementwise
+
+LOG_LIMIT = 100.0  # -log(p) is limited to this, so that one wrong certain prediction cannot make a mean infinite
+SMALLEST_VARIANCE = 9.999999960041972e-13  # 1e-12 as a float32: the floor that torch puts under x (1 - x)
+
+
+def point(x, t):
+    T = type(x)
+    limit = T(LOG_LIMIT)
+    a = -log(x)
+    b = -log1p(-x)
+    a = a if a < limit else limit
+    b = b if b < limit else limit
+    return t * a + (T(1) - t) * b, (x - t) / variance(x)
+
+
+def variance(x):
+    T = type(x)
+    v = x * (T(1) - x)
+    floor = T(SMALLEST_VARIANCE)
+    return v if v > floor else floor
+
+
+def target_slope(x, t):
+    """-logit(x), by log1p on either side of one half, where log(x) - log(1 - x) would cancel."""
+    T = type(x)
+    d = T(1) - (x + x)
+    upper = d <= T(0)
+    odds = log1p((-d if upper else d) / (T(1) - x if upper else x))
+    return -odds if upper else odds
+
+
+def curvature(x, t):
+    T = type(x)
+    y = T(1) - x
+    v = x * y
+    floor = T(SMALLEST_VARIANCE)
+    exact = t / (x * x) + (T(1) - t) / (y * y)
+    return exact if v > floor else T(1) / floor
+
+
+def reference(x, t):
+    from scipy.special import xlog1py, xlogy
+
+    return -(xlogy(t, x) + xlog1py(1 - t, -x))
+
+
+@elementwise(
+    point,
+    target_slope=target_slope,
+    curvature=curvature,
+    input=UNIT,
+    target=UNIT,
+    module="BCELoss",
+    reference=reference,
+    facts=(
+        Fact([[0.5, 1.0, 0.8], [0.2, 0.4, 0.6]], [[0, 1, 0], [0, 0, 1]], 0.59122998),
+        Fact(
+            [[0.5, 1.0, 0.8], [0.2, 0.4, 0.6]],
+            [[0, 1, 0], [0, 0, 1]],
+            0.12723307,
+            {"weight": [[0.1, 0.9, 0.1], [0.1, 0.1, 0.9]]},
+        ),
+        Fact([0.54983400, 0.59868766, 0.64565631], [0, 1, 1], 0.58288068, digits=7),
+    ),
+)
+def binary_cross_entropy(input, target, weight=None, size_average=None, reduce=None, reduction="mean"):
+    """Binary cross entropy between probabilities and targets.
+
+    The loss of one element is ``-w (t log x + (1 - t) log(1 - x))``, where each logarithm is limited to -100 from below.
+    Take `binary_cross_entropy_with_logits` where the probabilities come from a sigmoid: it is faster and keeps the
+    accuracy that a probability near 1 has already lost.
+
+    Parameters
+    ----------
+    input : array_like of float, any shape
+        Probabilities x in [0, 1].
+    target : array_like, shape of `input`
+        Targets t in [0, 1]; floating, integer or bool.
+    weight : array_like, optional
+        Factor w of each element; broadcasts to the shape of `input`.
+    size_average, reduce : bool, optional
+        Deprecated; use `reduction`.
+    reduction : {'mean', 'sum', 'none'}
+        'mean' divides by the number of elements, whatever the weights are.
+
+    Returns
+    -------
+    scalar or ndarray
+        The reduced loss, in the precision of the arguments; for 'none' an array of the shape of `input`.
+
+    Raises
+    ------
+    ValueError
+        An element of `input` or `target` lies outside [0, 1] or is NaN; the shapes differ; `reduction` is unknown.
+    TypeError
+        An argument is complex, a string or an object.
+
+    Notes
+    -----
+    Gradient with respect to the input: ``w (x - t) / max(x (1 - x), 1e-12)``; with respect to the target:
+    ``-w log(x / (1 - x))``; second derivative: ``w (t / x**2 + (1 - t) / (1 - x)**2)``, limited to 1e12.
+
+    References
+    ----------
+    C. M. Bishop, Pattern Recognition and Machine Learning, 2006, equation 4.90.
+
+    Examples
+    --------
+    >>> import nlosses as nl
+    >>> x, t = [[0.5, 1.0, 0.8], [0.2, 0.4, 0.6]], [[0, 1, 0], [0, 0, 1]]
+    >>> print(f"{nl.binary_cross_entropy(x, t):.8f}")
+    0.59122998
+    """
