@@ -18,8 +18,8 @@ class Problem:
     """One call's arrays, flattened in one order and of one dtype, with everything that the reduction needs."""
 
     __slots__ = (
-        "denominator", "input", "math", "options", "order", "parameters", "shape", "spec", "t", "target", "unreduced",
-        "weight", "x",
+        "denominator", "input", "math", "options", "order", "parameters", "shape", "simple", "spec", "t", "target",
+        "unreduced", "value_type", "weight", "x",
     )  # fmt: skip
 
     def __init__(self, spec: Spec[Any], input: Any, target: Any, options: dict[str, Any]) -> None:
@@ -36,17 +36,19 @@ class Problem:
         ):
             self.input, self.target, self.order, self.shape = input, target, "C", input.shape
             self.x, self.t = (input, target) if input.ndim == 1 else (input.reshape(-1), target.reshape(-1))
+            self.simple = True
+            self.value_type = dtype.type
         else:
             self._canonical(input, target)
         self.math: Math = spec.math
-        for switch, variant in spec.variants.items():
+        for switch in spec.variants:
             if options[switch]:
-                self.math = variant
-        if spec.input.bounded or spec.target.bounded:
+                self.math = spec.variants[switch]
+        if spec.checks_domains:
             self._check_domains()
-        self._set_weight()
-        self._set_parameters()
-        self._set_denominator()
+        self.weight = None if options.get("weight") is None else self._weight(options["weight"])
+        self.parameters = tuple([self._operand(name, options[name]) for name in spec.parameters])
+        self._set_denominator(options["reduction"])
 
     # --- arguments -------------------------------------------------------------------------------------------------
 
@@ -61,6 +63,8 @@ class Problem:
         self.order = order or "C"
         self.x = _arrays.flat(np.asarray(x, dtype, self.order))
         self.t = _arrays.flat(np.asarray(t, dtype, self.order))
+        self.simple = False
+        self.value_type = _arrays.value_dtype(self.input, self.target).type
 
     def _check_domains(self) -> None:
         for name, array, interval in (("input", self.x, self.spec.input), ("target", self.t, self.spec.target)):
@@ -77,31 +81,22 @@ class Problem:
             return _arrays.operand(name, value, self.shape[::-1], self.x.dtype)
         return _arrays.operand(name, value, self.shape, self.x.dtype)
 
-    def _set_weight(self) -> None:
-        weight = self.options.get("weight")
-        if weight is None:
-            self.weight = None
-            return
+    def _weight(self, weight: Any) -> elementwise.Operand | None:
         if self.spec.mean_of_weights:
             _validate.matching_weight(self.spec.name, _arrays.real("weight", weight), self.input.shape)
-        self.weight = self._operand("weight", weight)
+        return self._operand("weight", weight)
 
-    def _set_parameters(self) -> None:
-        names = self.spec.parameters
-        self.parameters = tuple([self._operand(name, self.options[name]) for name in names]) if names else ()
-
-    def _set_denominator(self) -> None:
-        reduction = self.options["reduction"]
+    def _set_denominator(self, reduction: str) -> None:
         self.unreduced = reduction == "none"
+        self.denominator = 1.0
         if reduction == "mean":
-            self.denominator = float(self.x.size)
-            if self.spec.mean_of_weights and self.weight is not None:
+            if self.weight is not None and self.spec.mean_of_weights:
                 weight = _arrays.real("weight", self.options["weight"])
                 self.denominator = float(np.broadcast_to(weight, self.shape).sum(dtype=F8))
-        elif reduction == "batchmean":
-            self.denominator = float(self.input.shape[0]) if self.input.ndim else 1.0
-        else:
-            self.denominator = 1.0
+            else:
+                self.denominator = float(self.x.size)
+        elif reduction == "batchmean" and self.input.ndim:
+            self.denominator = float(self.input.shape[0])
 
     # --- results ---------------------------------------------------------------------------------------------------
 
@@ -109,6 +104,10 @@ class Problem:
         return self._run(self.math.point, True, None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
+        if out is None and self.simple:  # what follows, without the general case's microseconds
+            grad = np.empty(self.shape, self.x.dtype)
+            flat = grad if grad.ndim == 1 else grad.reshape(-1)
+            return self._run(self.math.point, True, grad_output, None, flat), grad if grad.ndim else grad[()]
         result = self._result(0, out)
         value = self._run(self.math.point, True, grad_output, None, result.kernel_out)
         return value, result.finished()
@@ -157,10 +156,9 @@ class Problem:
         )  # fmt: skip
         if not with_value:
             return None
-        dtype = _arrays.value_dtype(self.input, self.target)
         if values is not None:
-            return _arrays.scalar_or_array(values.astype(dtype, copy=False))
-        return dtype.type(divided(total, self.denominator))
+            return _arrays.scalar_or_array(values.astype(self.value_type, copy=False))
+        return self.value_type(total / self.denominator if self.denominator else divided(total, 0.0))
 
     def _upstream(self, grad_output: Any) -> tuple[Any, float]:
         array = _arrays.real("grad_output", grad_output)

@@ -40,6 +40,14 @@ def exp(x):
         return _as(x, math.inf)
 
 
+def exp_nonpositive(x):
+    """Exponential function of `x` <= 0, within 1 ulp: `exp` at two thirds of the cost.
+
+    Underflow is gradual. Above 0 the result is undefined.
+    """
+    return exp(x)
+
+
 def log(x):
     """Natural logarithm, within 1 ulp.
 
@@ -51,7 +59,7 @@ def log(x):
 
 
 def log1p(x):
-    """Natural logarithm of 1 + `x`, within 1 ulp, also for tiny `x`.
+    """Natural logarithm of 1 + `x`, within 1.1 ulp, also for tiny `x`.
 
     ``log1p(-1)`` is -inf, below that NaN; the sign of a zero is kept.
     """
@@ -60,8 +68,16 @@ def log1p(x):
     return _as(x, -math.inf if x == -1 else math.nan)
 
 
+def log1p_unit(x):
+    """Natural logarithm of 1 + `x` for 0 <= `x` <= 1, within 1.5 ulp: `log1p` at a third of the cost.
+
+    Beyond 1 the result is undefined.
+    """
+    return log1p(x)
+
+
 def expm1(x):
-    """Exponential of `x`, minus 1, within 1.1 ulp, also for tiny `x`.
+    """Exponential of `x`, minus 1, within 1.2 ulp, also for tiny `x`.
 
     Overflow gives infinity; the sign of a zero is kept.
     """
@@ -78,7 +94,7 @@ def maximum(a, b):
     return a if a > b else b
 
 
-PRIMITIVES = (exp, log, log1p, expm1, maximum)
+PRIMITIVES = (exp, exp_nonpositive, log, log1p, log1p_unit, expm1, maximum)
 
 
 # --- compositions: written once, compiled by every target -------------------------------------------------------------
@@ -87,15 +103,17 @@ PRIMITIVES = (exp, log, log1p, expm1, maximum)
 def tanh(x):
     """Hyperbolic tangent, within 2 ulp.
 
-    With t = expm1(2 abs(x)) it is t / (t + 2), or 1 - 2 / (t + 2) once that is the smaller error: the second form
-    also survives the overflow of t.
+    With t = expm1(2 abs(x)) it is t / (t + 2), and 1 - 2 / (t + 2) where that loses nothing: the second form survives
+    the overflow of t.
     """
     T = type(x)
     a = abs(x)
     t = expm1(a + a)
+    s = t + T(2)
     small = t < T(2)
-    ratio = (t if small else T(2)) / (t + T(2))
-    y = ratio if small else T(1) - ratio
+    ratio = (t if small else T(2)) / s
+    lost = t - (s - T(2))  # by the rounding of s
+    y = ratio - ratio * (T(0.5) * lost) if small else T(1) - ratio
     y = y if x > T(0) else -y
     return y if a > T(0) else x  # keeps the sign of a zero, and NaN
 
@@ -105,25 +123,28 @@ def sigmoid(x):
 
     Notes
     -----
-    1 - sigmoid(x) is sigmoid(-x): written the first way, the right tail cancels.
+    1 - sigmoid(x) is sigmoid(-x). Written the first way it cancels.
     """
     T = type(x)
-    e = exp(-abs(x))
-    return (T(1) if x >= T(0) else e) / (T(1) + e)
+    e = exp_nonpositive(-abs(x))
+    s = T(1) + e
+    ratio = (T(1) if x >= T(0) else e) / s
+    lost = e - (s - T(1))  # by the rounding of s
+    return ratio - ratio * lost
 
 
 def softplus(x):
     """Return log(1 + exp(x)), within 2 ulp, without overflow."""
     T = type(x)
     positive = x if x > T(0) else T(0)
-    return positive + log1p(exp(-abs(x)))
+    return positive + log1p_unit(exp_nonpositive(-abs(x)))
 
 
 def log_sigmoid(x):
     """Return log(sigmoid(x)) = -softplus(-x), within 2 ulp."""
     T = type(x)
     negative = x if x < T(0) else T(0)
-    return negative - log1p(exp(-abs(x)))
+    return negative - log1p_unit(exp_nonpositive(-abs(x)))
 
 
 def xlogy(a, y):
@@ -143,21 +164,38 @@ def product(a, y):
 def exp_difference(a, b):
     """Return exp(a - b), within 2 ulp of the exponential of the exact difference.
 
-    Rounding a - b alone would cost abs(a - b) / 2 ulp. The rounding error, which two more subtractions recover exactly,
-    goes in as the factor exp(error) = 1 + error.
+    Rounding a - b alone would cost up to abs(a - b) / 2 ulp. What is lost, which further subtractions recover exactly,
+    goes in as the factor exp(lost) = 1 + lost.
 
     Notes
     -----
-    exp_difference(-inf, b) is 0 and exp_difference(b, b) is 1 for finite b; both infinite and alike is NaN.
+    exp_difference(-inf, b) is 0 and exp_difference(b, b) is 1 for finite b; infinities of one sign give NaN.
+    """
+    d = a - b
+    T = type(d)
+    z = d - a
+    lost = (a - (d - z)) - (b + z)
+    e = exp(d)
+    change = e * lost
+    # Wherever e is neither 0 nor infinite, `lost` is far below 1. Elsewhere it may be anything, NaN included.
+    return e + (change if abs(change) < e else T(0))
+
+
+def exp_below(a, b):
+    """Return exp(a - b) for `a` <= `b`, as `exp_difference`, at two thirds of its cost.
+
+    Notes
+    -----
+    exp_below(a, b) is 0 where a is -inf or b is inf, but NaN where both are infinite and alike. For `a` > `b` the result
+    is undefined.
     """
     d = a - b
     T = type(d)
     z = d - a
     error = (a - (d - z)) - (b + z)
-    # Where exp(d) is neither 0 nor infinity, d is below 746 and its error below 2**-15; what lies above belongs to a d
-    # that is infinite (the error is then NaN) or so large that the factor, which may be negative, must not be applied.
-    error = error if abs(error) < T(0.5) else T(0)
-    return exp(d) * (T(1) + error)
+    # Of a d that is infinite the error is NaN, and of a huge one huge, but then exp(d) is 0: any finite factor will do.
+    error = error if error > T(-1) else T(-1)
+    return exp_nonpositive(d) * (T(1) + error)
 
 
-COMPOSITIONS = (tanh, sigmoid, softplus, log_sigmoid, xlogy, product, exp_difference)
+COMPOSITIONS = (tanh, sigmoid, softplus, log_sigmoid, xlogy, product, exp_difference, exp_below)

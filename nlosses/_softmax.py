@@ -10,12 +10,12 @@ A loss of the family is a function of ``u = sum_j q_j (-log p_j)``, with coeffic
 
 from __future__ import annotations
 
-from ._scalar import exp_difference
+from ._scalar import exp_below
 
 
 def lifted(x, m):
     """exp(x - m), exactly 1 at the maximum, be it infinite."""
-    e = exp_difference(x, m)
+    e = exp_below(x, m)
     return type(x)(1) if x == m else e
 
 

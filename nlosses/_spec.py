@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, ParamSpec
 
 P = ParamSpec("P")
@@ -109,21 +110,26 @@ class Spec(Generic[P]):
         if unused:
             raise TypeError(f"{self.name}: the signature has {', '.join(unused)}, which the point function does not take")
 
-    @property
+    @cached_property
     def name(self) -> str:
         return self.declaration.__name__
 
-    @property
+    @cached_property
     def signature(self) -> inspect.Signature:
         return inspect.signature(self.declaration)
 
-    @property
+    @cached_property
     def options(self) -> dict[str, Any]:
         """Defaults of everything behind input and target, in positional order."""
         parameters = list(self.signature.parameters.values())[2:]
         return {p.name: None if p.default is p.empty else p.default for p in parameters}
 
-    @property
+    @cached_property
+    def checks_domains(self) -> bool:
+        """Whether input or target is confined to an interval."""
+        return self.input.bounded or self.target.bounded
+
+    @cached_property
     def parameters(self) -> tuple[str, ...]:
         """Names of the arguments that the point function takes behind its own one (classwise) or two."""
         own = 2 if self.family == "elementwise" else 1

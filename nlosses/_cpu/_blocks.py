@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from .._scalar import maximum, product
-from ._jit import jitable, optional, summable
+from ._jit import inlined, jitable, optional, summable
 
-#: Elements that one vector loop runs over: short enough for its buffers to stay in the first-level cache, and for a sum of
-#: one lane in eight to keep its last digits.
-CHUNK = 2048
-#: Chunks of one unit of parallel work.  Sizes depend on nothing but the number of elements, hence so do all roundings.
-CHUNKS_PER_BLOCK = 8
-BLOCK = CHUNK * CHUNKS_PER_BLOCK
+#: Elements that one vector loop runs over.  Their sum is taken in the caller's precision, which is a third quicker than in
+#: float64, and goes on in float64: 16 additions to each of 32 lanes cost about an ulp.
+CHUNK = 512
+#: Elements of one unit of parallel work.  Sizes depend on nothing but the number of elements, hence so do all roundings.
+BLOCK = 16384
 
 
 @summable
@@ -20,7 +19,7 @@ def add(a, b):
     return a + b
 
 
-@jitable
+@inlined
 def compensated(total, error, x):
     """One step of Neumaier's sum: new total and new running error."""
     s = total + x
@@ -73,7 +72,7 @@ def as_in(number, x):
     return x.dtype.type(number)
 
 
-@jitable
+@inlined
 def weighted(weight, x):
     """``weight * x``, where a weight of 0 masks infinities; and x where there is no weight."""
     if weight is None:

@@ -19,10 +19,11 @@ from typing import Any
 from numba import njit, types
 from numba.extending import overload, register_jitable
 
-from .. import _scalar
+from .. import _scalar, _softmax
 from . import _scalar as _primitives  # noqa: F401  importing it attaches the vectorisable exp, log, ...
 
 FLAGS = {"fastmath": {"contract"}, "error_model": "numpy"}  # never nnan or ninf; reassoc only in `add`
+INLINED = {**FLAGS, "forceinline": True}  # what LLVM finds too long to inline would keep the loop around it scalar
 PACKAGE = Path(__file__).parent.parent
 
 
@@ -54,11 +55,27 @@ _registered: set[Callable[..., Any]] = set(_scalar.PRIMITIVES)
 
 def jitable(function: Callable[..., Any]) -> Callable[..., Any]:
     """Let compiled code call `function`, and all that it calls, as they stand; a decorator."""
+    return _register(function, FLAGS)
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Like `jitable`, for scalar functions that stand in vector loops."""
+    return _register(function, INLINED)
+
+
+def _register(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
     for f in reachable(function):
         if f not in _registered:
             _registered.add(f)
-            register_jitable(**FLAGS)(f)
+            register_jitable(**options)(f)
     return function
+
+
+for _function in _scalar.COMPOSITIONS:
+    inlined(_function)
+for _function in vars(_softmax).values():
+    if isinstance(_function, python.FunctionType):
+        inlined(_function)
 
 
 def summable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,7 +95,7 @@ def optional(function: Callable[..., Any]) -> Callable[..., Any]:
         return (lambda first, *rest: None) if isinstance(first, types.NoneType) else function
 
     _registered.add(function)
-    overload(function, jit_options=FLAGS, strict=False)(choose)
+    overload(function, jit_options=INLINED, strict=False)(choose)
     return function
 
 
@@ -119,7 +136,7 @@ def build(
     """Compile, or load from the disk cache, the kernel that ``make(**cells, stamp=...)`` returns, for one signature."""
     functions = tuple(c for c in cells.values() if isinstance(c, python.FunctionType))
     for function in functions:
-        jitable(function)
+        inlined(function)
     kernel = make(**cells, stamp=stamp(*functions))
     kernel.__name__ = kernel.__qualname__ = name
     options = dict(FLAGS, nogil=True, parallel={"prange": True} if parallel else False)
@@ -141,6 +158,11 @@ def _compiled(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..
 def _warn_uncached(reason: str) -> None:
     message = f"nlosses could not use Numba's disk cache, so kernels are compiled anew in each process ({reason})"
     warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Readable part of a kernel's name: module and function."""
+    return f"{function.__module__.rpartition('.')[2]}_{function.__name__}"
 
 
 def array(dtype: Any, ndim: int = 1, writable: bool = False) -> types.Type:

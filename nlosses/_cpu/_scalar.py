@@ -31,8 +31,8 @@ OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True
 class Format(NamedTuple):
     """A floating-point format: its constants, and its polynomials with the constant term first.
 
-    The polynomials are minimax fits, their coefficients rounded one by one and the rest fitted anew each time. With each
-    goes its largest error, relative to the function that it is part of (half an ulp is at least 2**-25 and 2**-54).
+    The polynomials are minimax fits, their coefficients rounded one by one and the rest fitted anew each time. Each
+    comes with its largest error, relative to the function that it is part of (half an ulp is at least 2**-25, 2**-54).
     """
 
     T: Any  #: the type
@@ -45,6 +45,12 @@ class Format(NamedTuple):
     exp_tail: tuple[float, ...]  #: (exp(r) - 1 - r) / r**2 for abs(r) <= ln(2) / 2
     expm1_tail: tuple[float, ...]  #: the same, fitted for expm1, which asks for more near 0
     log_tail: tuple[float, ...]  #: for the `log1p_tail` of the format
+    unit_tail: tuple[float, ...]  #: (log1p(x) - x) / x**2 for 0 <= x <= 1
+
+    @property
+    def rounder(self) -> float:
+        """Added to a number, it leaves the nearest integer in the low bits of the sum; subtracted again, as a float."""
+        return 1.5 * 2.0**self.fraction
 
 
 FLOAT32 = Format(
@@ -59,6 +65,10 @@ FLOAT32 = Format(
     expm1_tail=(0.5, 0.16666636, 0.04166651, 0.008341602, 0.0013930596, 0.00014955548),  # 2**-28.1
     # (log1p(f) - f + f**2 / 2) / f**3 for sqrt(1/2) - 1 <= f <= sqrt(2) - 1: 2**-27.3
     log_tail=(0.33333331, -0.25000823, 0.2000125, -0.16623363, 0.1420141, -0.13159716, 0.12762898, -0.07636758),
+    unit_tail=(  # 2**-28.6
+        -0.4999998807907104, 0.3333271443843842, -0.2498886436223984, 0.1989962309598923, -0.1613517701625824,
+        0.1247957199811935, -0.0832401365041733, 0.0421164408326149, -0.0136927515268326, 0.0020848286803812,
+    ),
 )
 
 FLOAT64 = Format(
@@ -83,6 +93,13 @@ FLOAT64 = Format(
     log_tail=(
         0.6666666666666734, 0.39999999999417024, 0.28571428741898874, 0.22222198620880404, 0.18183561949893678,
         0.1531410912980707, 0.14795382914042396,
+    ),
+    unit_tail=(  # 2**-56.1
+        -0.49999999999999983, 0.33333333333329535, -0.24999999999707073, 0.1999999998839876, -0.16666666388025225,
+        0.1428570982168929, -0.12499949270440469, 0.11110684351700652, -0.09997258623507434, 0.09077144795282424,
+        -0.0827833071313708, 0.07514839474490685, -0.06674903458434267, 0.05647233853947481, -0.04394799930675555,
+        0.03025295596520805, -0.017683321406988917, 0.008402111607638584, -0.003082233866024078, 0.000812789261991963,
+        -0.00013639333672991742, 1.0899985732226472e-05,
     ),
 )  # fmt: skip
 
@@ -123,14 +140,18 @@ def _constants(F: Format, *values: float) -> list[Any]:
     return [F.T(v) for v in values]
 
 
+def _horner(F: Format, coefficients: tuple[float, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """The leading coefficient, and the others in the order of Horner's rule (a loop over them is unrolled)."""
+    *others, lead = _constants(F, *coefficients)
+    return lead, tuple(others[::-1])
+
+
 def _exp(F: Format) -> Callable[..., Any]:
-    T, U, fraction = F.T, F.U, F.U(F.fraction)
+    U, fraction, halve = F.U, F.U(F.fraction), F.U(1)
     one, log2e, high, low = _constants(F, 1, 1 / math.log(2), *F.ln2)
     first, last = _constants(F, *F.exp_domain)
-    *rest, lead = _constants(F, *F.exp_tail)
-    rest = tuple(rest[::-1])
-    rounder = T(1.5 * 2.0**F.fraction + 2 * F.bias)
-    half = U(1)
+    lead, rest = _horner(F, F.exp_tail)
+    rounder = F.T(F.rounder + 2 * F.bias)
 
     def exp(x):
         # exp(x) = 2**k exp(r), where k = round(x / ln 2). NaN passes both bounds.
@@ -146,23 +167,57 @@ def _exp(F: Format) -> Callable[..., Any]:
             tail = tail * r + c
         # 1 + a is by far the largest part: with its rounding error kept, the rest adds next to none.
         s = one + a
-        p = s + (tail * (r * r) + ((a - (s - one)) - b))
+        y = s + (tail * (r * r) + ((a - (s - one)) - b))
         # The low bits of `shifted` are k + 2 bias. 2**k is beyond the format where the result is subnormal or nearly
         # infinite, so it comes in two factors, of which only the second rounds.
         i = _bits(shifted)
-        j = U(i >> half)
-        return p * _bits(U(j << fraction)) * _bits(U(U(i - j) << fraction))
+        j = U(i >> halve)
+        return y * _bits(U(j << fraction)) * _bits(U(U(i - j) << fraction))
 
     return exp
 
 
+def _exp_nonpositive(F: Format) -> Callable[..., Any]:
+    U, fraction = F.U, F.U(F.fraction)
+    one, log2e, high, low = _constants(F, 1, 1 / math.log(2), *F.ln2)
+    (first,) = _constants(F, F.exp_domain[0])
+    lead, rest = _horner(F, F.exp_tail)
+    rounder = F.T(F.rounder + F.bias + F.bias // 2)
+    lower = F.T(2.0 ** -(F.bias // 2))
+
+    def exp_nonpositive(x):
+        # As exp, but with no upper bound, and 2**k is raised by a constant power of 2 that the second factor takes back.
+        x = first if first > x else x
+        shifted = x * log2e + rounder
+        k = shifted - rounder
+        r = (x - k * high) - k * low
+        tail = lead
+        for c in rest:
+            tail = tail * r + c
+        y = one + (r + tail * (r * r))
+        return y * _bits(U(_bits(shifted) << fraction)) * lower
+
+    return exp_nonpositive
+
+
+def _log1p_unit(F: Format) -> Callable[..., Any]:
+    lead, rest = _horner(F, F.unit_tail)
+
+    def log1p_unit(x):
+        tail = lead
+        for c in rest:
+            tail = tail * x + c
+        return x + x * x * tail
+
+    return log1p_unit
+
+
 def _expm1(F: Format) -> Callable[..., Any]:
-    T, U, fraction = F.T, F.U, F.U(F.fraction)
+    U, fraction = F.U, F.U(F.fraction)
     half, two, log2e, high, low = _constants(F, 0.5, 2, 1 / math.log(2), *F.ln2)
     first, last, tiny = _constants(F, F.expm1_low, F.exp_domain[1], 2.0 ** -(F.fraction + 2))
-    *rest, lead = _constants(F, *F.expm1_tail)
-    rest = tuple(rest[::-1])
-    rounder = T(1.5 * 2.0**F.fraction + F.bias - 1)
+    lead, rest = _horner(F, F.expm1_tail)
+    rounder = F.T(F.rounder + F.bias - 1)
 
     def expm1(x):
         # expm1(x) = 2 (h expm1(r) + (h - 1/2)), where h = 2**(k - 1): 2**k itself would overflow too early.
@@ -190,8 +245,7 @@ def _expm1(F: Format) -> Callable[..., Any]:
 
 def _polynomial_tail(F: Format) -> Callable[..., Any]:
     half = F.T(0.5)
-    *rest, lead = _constants(F, *F.log_tail)
-    rest = tuple(rest[::-1])
+    lead, rest = _horner(F, F.log_tail)
 
     def log1p_tail(f):
         """log1p(f) - f, by a polynomial."""
@@ -205,8 +259,7 @@ def _polynomial_tail(F: Format) -> Callable[..., Any]:
 
 def _quotient_tail(F: Format) -> Callable[..., Any]:
     half, two = _constants(F, 0.5, 2)
-    *rest, lead = _constants(F, *F.log_tail)
-    rest = tuple(rest[::-1])
+    lead, rest = _horner(F, F.log_tail)
 
     def log1p_tail(f):
         """log1p(f) - f, by log1p(f) = 2 atanh(f / (2 + f)): one division saves a dozen terms."""
@@ -222,36 +275,40 @@ def _quotient_tail(F: Format) -> Callable[..., Any]:
 
 
 def _exponent(F: Format) -> tuple[Callable[..., Any], float]:
-    """A function that makes a number of an exponent in its place among the bits (it may be negative), and its unit."""
+    """A function that makes a float of a signed exponent in its place among the bits, and the unit of that float."""
     if F is FLOAT32:
 
-        def exponent(bits):
-            return np.float32(np.int32(bits))
+        def exponent(e):
+            return np.float32(np.int32(e))
 
         return register_jitable(**OPTIONS)(exponent), 2.0**-F.fraction
 
     U, fraction = F.U, F.U(F.fraction)
-    lift = U(1 << 62)
-    frame = U((F.bias + F.fraction) << F.fraction)
-    offset = F.T(2.0**F.fraction + (1 << 62 - F.fraction))
+    lift = U(1 << 62)  # makes it positive, for the logical shift
+    frame = U(np.float64(2.0**F.fraction).view(U))  # its low bits count ones
+    offset = F.T(2.0**F.fraction + 2.0 ** (62 - F.fraction))
 
-    def exponent(bits):
-        return _bits((bits + lift) >> fraction | frame) - offset
+    def exponent(e):
+        return _bits((e + lift) >> fraction | frame) - offset
 
     return register_jitable(**OPTIONS)(exponent), 1.0
 
 
+def _logarithmic(F: Format) -> tuple[Any, ...]:
+    """What log and log1p share."""
+    root = np.sqrt(F.T(0.5)).view(F.U)
+    mask = F.T(-math.inf).view(F.U)  # sign and exponent
+    return F.U, (root, mask), *_exponent(F), _polynomial_tail(F) if F is FLOAT32 else _quotient_tail(F)
+
+
 def _log(F: Format) -> Callable[..., Any]:
-    T, U = F.T, F.U
-    exponent, unit = _exponent(F)
-    log1p_tail = _polynomial_tail(F) if F is FLOAT32 else _quotient_tail(F)
-    zero, one, inf, nan, normal, lift, high, low, lifted = _constants(
-        F, 0, 1, np.inf, np.nan, 2.0 ** (1 - F.bias), 2.0 ** (F.fraction + 1), F.ln2[0] * unit, F.ln2[1] * unit,
-        (F.fraction + 1) / unit,
-    )  # fmt: skip
-    minus_inf = -inf
-    root = U(np.sqrt(T(0.5)).view(U))
-    mask = U(2 ** (8 * T().itemsize) - 2**F.fraction)
+    U, split, exponent, unit, log1p_tail = _logarithmic(F)
+    zero, one, minus_inf, inf, nan = _constants(F, 0, 1, -math.inf, math.inf, math.nan)
+    high, low, lift, lifted = _constants(
+        F, F.ln2[0] * unit, F.ln2[1] * unit, 2.0 ** (F.fraction + 1), (F.fraction + 1) / unit
+    )
+    normal = np.finfo(F.T).tiny
+    root, mask = split
 
     def log(x):
         # x = 2**k (1 + f), where 1 + f lies between the square roots of 1/2 and 2.
@@ -260,6 +317,7 @@ def _log(F: Format) -> Callable[..., Any]:
         e = U(U(i - root) & mask)
         k = exponent(e) - (lifted if subnormal else zero)
         f = _bits(U(i - e)) - one
+        # k high + f keeps its rounding error, as in exp.
         k_high = k * high
         s = k_high + f
         y = s + (log1p_tail(f) + ((f - (s - k_high)) + k * low))
@@ -270,32 +328,27 @@ def _log(F: Format) -> Callable[..., Any]:
 
 
 def _log1p(F: Format) -> Callable[..., Any]:
-    T, U = F.T, F.U
-    exponent, unit = _exponent(F)
-    log1p_tail = _polynomial_tail(F) if F is FLOAT32 else _quotient_tail(F)
-    zero, half, one, inf, nan, high, low = _constants(F, 0, 0.5, 1, np.inf, np.nan, F.ln2[0] * unit, F.ln2[1] * unit)
-    minus_inf, minus_one = -inf, -one
-    root = U(np.sqrt(T(0.5)).view(U))
-    mask = U(2 ** (8 * T().itemsize) - 2**F.fraction)
-    two = U(T(2).view(U))
-    sign = U(T(-0.0).view(U))
+    U, split, exponent, unit, log1p_tail = _logarithmic(F)
+    half, one, minus_one, minus_inf, inf, nan = _constants(F, 0.5, 1, -1, -math.inf, math.inf, math.nan)
+    high, low = _constants(F, F.ln2[0] * unit, F.ln2[1] * unit)
+    two, sign = (U(F.T(v).view(U)) for v in (2.0, -0.0))
+    root, mask = split
 
     def log1p(x):
-        # As log(u), where u = 1 + x, but f takes in what the sum rounds away. That is exact up to u = 2**24 or 2**53 and
-        # counts for nothing from there on.
+        # As log(u), where u = 1 + x, but f takes in what that sum lost. `lost` is exact up to u = 2**24 or 2**53
+        # and counts for nothing from there on.
         u = one + x
         lost = x - (u - one)
         i = _bits(u)
         e = U(U(i - root) & mask)
         k = exponent(e)
         g = _bits(U(i - e)) - one
-        # lost / 2**k; in halves, so that 2 / 2**k stays a number for the largest k.
-        h = (half * lost) * _bits(U(two - e))
+        h = half * (lost * _bits(U(two - e)))  # lost / 2**k; 1 / 2**k alone would not be a number for the largest k
         f = g + h
         k_high = k * high
         s = k_high + g
         y = s + (log1p_tail(f) + ((g - (s - k_high)) + (k * low + h)))
-        y = _bits(U(_bits(y) | U(_bits(x) & sign)))
+        y = _bits(U(_bits(y) | U(_bits(x) & sign)))  # gives -0 its sign back; elsewhere x and y agree
         y = y if x < inf else x
         return y if x > minus_one else (minus_inf if x == minus_one else nan)
 
@@ -311,16 +364,19 @@ def _attach(function: Callable[..., Any], make: Callable[[Format], Callable[...,
     def choose(x):
         if x in implementations:
             return implementations[x]
-        if isinstance(x, types.Integer | types.Boolean):
+        if isinstance(x, types.Integer):
             return lambda x: function(np.float64(x))
+        return None
 
     overload(function, target="cpu", jit_options=OPTIONS)(choose)
 
 
 _attach(scalar.exp, _exp)
+_attach(scalar.exp_nonpositive, _exp_nonpositive)
 _attach(scalar.expm1, _expm1)
 _attach(scalar.log, _log)
 _attach(scalar.log1p, _log1p)
+_attach(scalar.log1p_unit, _log1p_unit)
 
 
 @overload(scalar.maximum, target="cpu", jit_options=OPTIONS)
@@ -328,5 +384,5 @@ def _choose_maximum(a, b):
     if a == b and isinstance(a, types.Float):
         return lambda a, b: _maximum(a, b)
     if isinstance(a, types.Number) and isinstance(b, types.Number):
-        T = np.float32 if a == b == types.float32 else np.float64
-        return lambda a, b: _maximum(T(a), T(b))
+        return lambda a, b: _maximum(np.float64(a), np.float64(b))
+    return None

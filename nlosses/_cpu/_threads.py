@@ -12,6 +12,8 @@ import numba
 #: Below these many elements a launch (2 to 7 us for omp and tbb, 30 to 70 us for workqueue) costs more than it saves.
 SERIAL_BELOW = {"omp": 20_000, "tbb": 20_000, "workqueue": 200_000}
 
+SMALL = min(SERIAL_BELOW.values())
+
 _one_at_a_time = threading.Lock()
 _forked = False
 
@@ -19,7 +21,9 @@ _forked = False
 def _after_fork() -> None:
     global _forked, _one_at_a_time
     _forked = True
-    _one_at_a_time = threading.Lock()
+    SMALL = min(SERIAL_BELOW.values())
+
+_one_at_a_time = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -33,25 +37,23 @@ def layer() -> str:
 
 
 def wants_parallel(size: int) -> bool:
-    """Whether a kernel over `size` elements should run on several threads."""
-    if size < SERIAL_BELOW["omp"] or numba.config.NUMBA_NUM_THREADS < 2:
-        return False
+    """Whether a kernel over `size` elements, which are enough for some layer, should run on several threads."""
     # GNU OpenMP ends a process that was forked after its first use; the serial kernels give the same bits.
-    if _forked:
+    if _forked or numba.config.NUMBA_NUM_THREADS < 2 or numba.get_num_threads() < 2:
         return False
-    return numba.get_num_threads() > 1 and size >= SERIAL_BELOW.get(layer(), SERIAL_BELOW["omp"])
+    return size >= SERIAL_BELOW.get(layer(), SMALL)
 
 
-def run(size: int, kernel: Callable[[bool], Callable[..., Any]], *arguments: Any) -> Any:
-    """Call ``kernel(parallel)(*arguments)``, on several threads where that is safe and pays."""
-    if not wants_parallel(size):
-        return kernel(False)(*arguments)
+def run(size: int, kernel: Callable[..., Callable[..., Any]], key: tuple[Any, ...], *arguments: Any) -> Any:
+    """Call ``kernel(*key, parallel)(*arguments)``, on several threads where that is safe and pays."""
+    if size < SMALL or not wants_parallel(size):
+        return kernel(*key, False)(*arguments)
     if layer() != "workqueue":
-        return kernel(True)(*arguments)
+        return kernel(*key, True)(*arguments)
     # The workqueue layer aborts the process when two threads enter it; the second one goes alone.
     if not _one_at_a_time.acquire(blocking=False):
-        return kernel(False)(*arguments)
+        return kernel(*key, False)(*arguments)
     try:
-        return kernel(True)(*arguments)
+        return kernel(*key, True)(*arguments)
     finally:
         _one_at_a_time.release()

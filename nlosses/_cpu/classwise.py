@@ -11,7 +11,7 @@ from numba import prange, types
 from .._scalar import product
 from . import _threads, rows, tiles
 from ._blocks import closed, compensated, total_of
-from ._jit import array, build
+from ._jit import array, build, name_of
 
 #: Up to this many classes a tile of rows is quicker than row after row.
 FEW = 32
@@ -21,35 +21,31 @@ BLOCK = 4096
 
 @lru_cache(maxsize=None)
 def _kernel(
-    point: Any, curvature: Any, mode: str, dtype: Any, lanes: int, labelled: bool | None, smooth: bool, weighted: bool,
+    point: Any, curvature: Any, mode: str, dtype: Any, driver: Any, labelled: bool | None, smooth: bool, weighted: bool,
     upstream: bool, unreduced: bool, in_place: bool, parallel: bool,
-) -> Any:
-    driver: Any = tiles if lanes else rows
+) -> Any:  # fmt: skip
     finish = driver.FINISH.get(mode)
     read, written = array(dtype), array(dtype, writable=True)
     signature = (
         written if in_place else read,
-        types.none if labelled is None else array(np.int64) if labelled else read,
+        array(np.int64) if labelled is True else types.none,
+        read if labelled is False else types.none,
         read if weighted else types.none,
         read if mode == "hvp" else types.none,
         read if upstream else types.none,
-        types.int64, types.int64, types.float64, types.float64 if smooth else types.none, types.int64, types.float64,
+        types.int64, types.int64, types.int64,
+        types.float64, types.float64 if smooth else types.none, types.int64, types.float64,
         written if unreduced else types.none,
-        types.none if finish is None else types.boolean if in_place else written,
+        types.none if finish is None or in_place else written,
     )  # fmt: skip
     cells = {
         "point": point, "curvature": curvature if mode in ("hessian", "hvp") else None, "finish": finish,
-        "keeps": finish in driver.KEEPS,
-        "labelled": labelled is True, "probabilities": labelled is False,
-        "with_value": mode in ("value", "grad"),
-        **({"lanes": lanes} if lanes else {"in_place": in_place}),
+        "in_place": in_place,
     }  # fmt: skip
-    flags = (("i" if labelled else "p") if labelled is not None else "") + "".join(
-        letter for letter, on in zip("swun", (smooth, weighted, upstream, unreduced), strict=True) if on
-    )
-    parts = [point.__module__.rpartition(".")[2], point.__name__, mode, np.dtype(dtype).name, flags]
-    parts += [f"tiles{lanes}"] if lanes else ["rows"]
-    parts += (["in_place"] if in_place else []) + (["parallel"] if parallel else [])
+    options = {"labels": labelled, "smooth": smooth, "weight": weighted, "upstream": upstream, "none": unreduced}
+    parts = [name_of(point), mode, np.dtype(dtype).name, driver.__name__.rpartition(".")[2]]
+    parts += [name for name, on in options.items() if on]
+    parts += ["in_place"] * in_place + ["parallel"] * parallel
     return build(driver.make, "_".join(parts), cells, signature, parallel)
 
 
@@ -72,22 +68,22 @@ def run(
 ) -> float:
     """Sum of the values of all rows (0 where they go to `values`); the scaled derivative goes to `out`, which may be `x`.
 
-    `layout` is (classes, inner): `x` is flat and of the shape (N, classes, inner).
+    `layout` is (classes, inner): `x` is flat and of the shape (N, classes, inner).  The modes are the functions of
+    `rows.FINISH`, and "value".
     """
     classes, inner = layout
-    lanes = tiles.lanes_for(classes, x.itemsize) if inner > 1 or classes <= FEW else 0
-    in_place = out is x and not lanes
+    driver = tiles if inner > 1 or classes <= FEW else rows
+    in_place = out is x
     labelled = None if target is None else target.dtype.kind == "i"
 
-    def kernel(parallel: bool) -> Any:
-        return _kernel(
-            point, curvature, mode, x.dtype, lanes, labelled, even is not None, weight is not None,
-            upstream is not None, values is not None, in_place, parallel,
-        )  # fmt: skip
-
+    key = (
+        point, curvature, mode, x.dtype, driver, labelled, even is not None, weight is not None, upstream is not None,
+        values is not None, in_place,
+    )  # fmt: skip
     return _threads.run(
-        x.size, kernel, x, target, weight, vector, upstream, classes, inner, keep, even, ignored, scale, values,
-        True if in_place else out,
+        x.size, _kernel, key, x, target if labelled is True else None, target if labelled is False else None, weight, vector,
+        upstream, classes, inner, tiles.lanes_for(classes, x.itemsize), keep, even, ignored, scale, values,
+        None if in_place else out,
     )  # fmt: skip
 
 
@@ -137,7 +133,7 @@ def _gather(
         written if unreduced else types.none, written if grad else types.none,
     )  # fmt: skip
     flags = "".join(f for f, on in zip("wung", (weighted, upstream, unreduced, grad), strict=True) if on)
-    name = f"{point.__module__.rpartition('.')[2]}_{point.__name__}_gather_{np.dtype(dtype).name}_{flags}"
+    name = f"{name_of(point)}_gather_{np.dtype(dtype).name}_{flags}"
     name += ("_curvature" if curvature is not None else "") + ("_parallel" if parallel else "")
     return build(make_gather, name, {"point": point, "curvature": curvature}, signature, parallel)
 
@@ -157,10 +153,7 @@ def gather(
 ) -> float:
     """As `run`, for log-probabilities; `out` must hold zeros.  With `curvature`, `out` is the diagonal of the Hessian."""
 
-    def kernel(parallel: bool) -> Any:
-        return _gather(
-            point, curvature, x.dtype, weight is not None, upstream is not None, values is not None, out is not None,
-            parallel,
-        )  # fmt: skip
-
-    return _threads.run(target.size, kernel, x, target, weight, upstream, *layout, ignored, scale, values, out)
+    key = (
+        point, curvature, x.dtype, weight is not None, upstream is not None, values is not None, out is not None
+    )  # fmt: skip
+    return _threads.run(target.size, _gather, key, x, target, weight, upstream, *layout, ignored, scale, values, out)

@@ -10,7 +10,7 @@ from numba import prange, types
 
 from . import _threads
 from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, staged, total_of, weighted
-from ._jit import array, build
+from ._jit import array, build, name_of
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
 Operand = tuple[Any, int, int]
@@ -45,7 +45,7 @@ def make(function, with_value, parameters_taken, in_place, stamp):
                     vs = values[lo:hi]
                 if out is not None:
                     gs = xs if in_place else out[lo:hi]
-                s = 0.0
+                s = x.dtype.type(0)
                 for i in range(n):
                     if parameters_taken == 0:
                         result = function(xs[i], ts[i])
@@ -58,14 +58,14 @@ def make(function, with_value, parameters_taken, in_place, stamp):
                         v = weighted(w, result[0])
                         g = weighted(w, result[1])
                         if values is None:
-                            s = add(s, np.float64(v))
+                            s = add(s, v)
                         else:
                             vs[i] = v
                     else:
                         g = weighted(w, result)
                     if out is not None:
                         gs[i] = weighted(pick(qs, i), weighted(pick(us, i), g)) * c
-                total, error = compensated(total, error, s)
+                total, error = compensated(total, error, np.float64(s))
             partial[b] = closed(total, error)
         return total_of(partial)
 
@@ -89,7 +89,7 @@ def _kernel(
         "function": function, "with_value": with_value, "parameters_taken": len(taken), "in_place": out == "input",
     }  # fmt: skip
     name = "_".join(
-        [function.__module__.rpartition(".")[2], function.__name__, np.dtype(dtype).name]
+        [name_of(function), np.dtype(dtype).name]
         + ["".join("01"[p] for p in (*operands, *taken))]
         + (["none"] if unreduced else [])
         + ([out] if out else [])
@@ -112,13 +112,11 @@ def run(
     out: np.ndarray | None = None,
 ) -> float:
     """Sum of the values (0 where they go to `values`); the scaled derivative goes to `out`, which may be `x`."""
-    target = "" if out is None else "input" if out is x else "array"
-    pattern = (weight is not None, upstream is not None, vector is not None)
-    taken = tuple(p is not None for p in parameters)
-
-    def kernel(parallel: bool) -> Any:
-        return _kernel(function, with_value, x.dtype, pattern, taken, values is not None, target, parallel)
-
+    key = (
+        function, with_value, x.dtype, (weight is not None, upstream is not None, vector is not None),
+        tuple([p is not None for p in parameters]) if parameters else (), values is not None,
+        "" if out is None else "input" if out is x else "array",
+    )  # fmt: skip
     return _threads.run(
-        x.size, kernel, x, t, weight, upstream, vector, parameters, scale, values, True if out is x else out
+        x.size, _kernel, key, x, t, weight, upstream, vector, parameters, scale, values, True if out is x else out
     )

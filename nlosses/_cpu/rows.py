@@ -7,14 +7,8 @@ from numba import prange
 
 from .._scalar import log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import add, as_in, closed, compensated, pick, top_of, total_of, view, weighted
-from ._jit import jitable
-
-#: Elements that are summed in the caller's precision before the sum goes on in float64: 16 additions to each of 32 lanes
-#: cost about an ulp.
-CHUNK = 512
-#: Elements of one unit of parallel work, in whole rows.
-BLOCK = 16384
+from ._blocks import BLOCK, CHUNK, add, as_in, closed, compensated, pick, top_of, total_of, view, weighted
+from ._jit import inlined, jitable
 
 
 @jitable
@@ -49,7 +43,7 @@ def sums(xs, ts, weight, m, keep, even, gs):
                 uc = add(uc, product(q, gap(x, m)))
                 Sc = add(Sc, q)
                 Rc = add(Rc, q if below else T(0))
-            if gc is not None:
+            if gs is not None:
                 gc[j] = e
         s, lost = compensated(s, lost, np.float64(sc))
         n += nc
@@ -60,8 +54,9 @@ def sums(xs, ts, weight, m, keep, even, gs):
 
 
 # --- what is made of a row, once its sums are known --------------------------------------------------------------------
-# Each takes the result's row `gs`, which holds exp(x - m) if the function is in KEEPS; logits `xs`, class probabilities
-# `ts`, the vector's row `vs`, the class weights, the label y (-1 if none), the factor k of du/dx and k2 of its square.
+# Each takes the result's row `gs`, which holds exp(x - m), the logits `xs` (which may be the same memory), the class
+# probabilities `ts`, the vector's row `vs`, the class weights, the label y (-1 if none), the sums, and the factors k of
+# du/dx and k2 of its square.
 
 
 def grad(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
@@ -70,19 +65,26 @@ def grad(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
     peak = np.int64(-1)
     if s < 1.0 and even is not None:
         peak = np.int64(0)
-        while gs[peak] != T(1):  # with s < 1 there is one
+        while gs[peak] != T(1):  # with s < 1 there is just one
             peak += 1
     elif s < 1.0 and e_own == 1.0:
         peak = y
     factor = T(k * S * r)
     for j in range(gs.size):
-        q = coefficient(pick(weight, j), pick(ts, j), keep, even)
-        gs[j] = slope(factor, q * T(k), gs[j])
+        gs[j] = slope(factor, T(k) * coefficient(pick(weight, j), pick(ts, j), keep, even), gs[j])
     if ts is None:
         q = coefficient(pick(weight, y), None, keep, even)
         gs[y] = T(k * slope(S, own + q, e_own * r))
     if peak >= 0:
         gs[peak] = T(k * slope_at_peak(R, S, s, r))
+
+
+@inlined
+def slope_of(j, e, ts, weight, y, r, S, own, keep, even):
+    """du/dx of class j, without the care for the maximum that a gradient needs."""
+    T = type(e)
+    q = coefficient(pick(weight, j), pick(ts, j), keep, even) + (T(own) if j == y else T(0))
+    return slope(T(S), q, e * T(r))
 
 
 def hessian(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
@@ -92,16 +94,9 @@ def hessian(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, 
         e = gs[j]
         h = factor * spread(e, T(s), T(r))
         if k2 is not None:
-            g = squared_slope(j, e, ts, weight, y, r, S, own, keep, even)
+            g = slope_of(j, e, ts, weight, y, r, S, own, keep, even)
             h += T(k2) * (g * g)
         gs[j] = h
-
-
-@jitable
-def squared_slope(j, e, ts, weight, y, r, S, own, keep, even):
-    T = type(e)
-    q = coefficient(pick(weight, j), pick(ts, j), keep, even)
-    return slope(T(S), q + (T(own) if j == y else T(0)), e * T(r))
 
 
 def hvp(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
@@ -120,20 +115,18 @@ def hvp(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     factor = T(k * S * r)
     if k2 is not None:
         for j in range(gs.size):
-            along += squared_slope(j, gs[j], ts, weight, y, r, S, own, keep, even) * vs[j]
+            along += slope_of(j, gs[j], ts, weight, y, r, S, own, keep, even) * vs[j]
     for j in range(gs.size):
         h = factor * gs[j] * (vs[j] - T(dot))
         if k2 is not None:
-            h += T(k2 * along) * squared_slope(j, gs[j], ts, weight, y, r, S, own, keep, even)
+            h += T(k2 * along) * slope_of(j, gs[j], ts, weight, y, r, S, own, keep, even)
         gs[j] = h
 
 
 def target_grad(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = gs.dtype.type
     for j in range(gs.size):
-        u = gap(xs[j], m) + T(rest)
-        w = pick(weight, j)
-        gs[j] = T(k * keep) * weighted(w, u)
+        gs[j] = T(k) * keep * weighted(pick(weight, j), gap(xs[j], m) + T(rest))
 
 
 def softmax(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
@@ -149,65 +142,81 @@ def log_softmax(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even,
 
 
 FINISH = {f.__name__: f for f in (grad, hessian, hvp, target_grad, softmax, log_softmax)}
-KEEPS = (grad, hessian, hvp, softmax)
 
 
-def make(point, curvature, finish, keeps, labelled, probabilities, with_value, in_place, stamp):
+@jitable
+def block(
+    point, curvature, finish, b, x, labels, probabilities, weight, vector, upstream, classes, keep, even, ignored, scale,
+    values, out,
+):  # fmt: skip
+    """Work on the rows of block b, and return the sum of their values."""
+    T = x.dtype.type
+    total = 0.0
+    error = 0.0
+    per_block = max(1, BLOCK // classes)
+    first = b * per_block
+    for i in range(first, min(first + per_block, x.size // classes)):
+        lo = i * classes
+        hi = lo + classes
+        xs = x[lo:hi]
+        gs = view(out, lo, hi)
+        ts = view(probabilities, lo, hi)
+        y = np.int64(-1)
+        if labels is not None:
+            y = labels[i]
+            if y == ignored:  # its logits are not even looked at
+                if values is not None:
+                    values[i] = T(0)
+                if out is not None:
+                    for j in range(classes):
+                        gs[j] = T(0)
+                continue
+        m = top_of(xs)
+        x_own = m
+        if labels is not None:
+            x_own = xs[y]
+        s, u, S, R = sums(xs, ts, weight, m, keep, even, gs)
+        rest = log1p(s)
+        own = 0.0
+        if labels is not None:
+            own = weighted(pick(weight, y), np.float64(keep))
+            S += own
+            R += own if x_own != m else 0.0
+            u += product(own, gap(np.float64(x_own), np.float64(m)))
+        u += product(S, rest)
+        value, d = point(u)
+        if values is None:
+            total, error = compensated(total, error, value)
+        else:
+            values[i] = T(value)
+        if out is not None:
+            k = scale
+            if upstream is not None:
+                k = product(np.float64(upstream[i]), scale)
+            k2 = None
+            if curvature is not None:
+                k2 = k * curvature(u)
+            finish(gs, xs, ts, view(vector, lo, hi), weight, y, m, s, 1.0 / (1.0 + s), rest, S, R, own, keep, even, k * d, k2)
+    return closed(total, error)
+
+
+def make(point, curvature, finish, in_place, stamp):
     """The kernel of one loss and one derivative (`finish`, or None for the value alone)."""
-    curved = curvature is not None
 
-    def kernel(x, target, weight, vector, upstream, classes, inner, keep, even, ignored, scale, values, out):
+    def kernel(
+        x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even, ignored, scale, values, out
+    ):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
-        T = x.dtype.type
-        rows = x.size // classes
         per_block = max(1, BLOCK // classes)
-        n_blocks = (rows + per_block - 1) // per_block
+        n_blocks = (x.size // classes + per_block - 1) // per_block
         partial = np.empty(n_blocks)
-        kept = T(keep)
-        spread_evenly = as_in(even, x)
+        kept = as_in(keep, x)
+        evenly = as_in(even, x)
         for b in prange(n_blocks):
-            total = 0.0
-            error = 0.0
-            first = np.int64(b) * per_block
-            for i in range(first, min(first + per_block, rows)):
-                lo = i * classes
-                hi = lo + classes
-                xs = x[lo:hi]
-                gs = xs if in_place else view(out, lo, hi)
-                ts = view(target, lo, hi) if probabilities else None
-                vs = view(vector, lo, hi)
-                y = np.int64(-1)
-                if labelled:
-                    y = target[i]
-                    if y == ignored:  # its logits are not even looked at
-                        if values is not None:
-                            values[i] = T(0)
-                        if gs is not None:
-                            gs[:] = T(0)
-                        continue
-                m = top_of(xs)
-                x_own = xs[y] if labelled else m
-                s, u, S, R = sums(xs, ts, weight, m, kept, spread_evenly, gs if keeps else None)
-                rest = log1p(s)
-                own = 0.0
-                if labelled:
-                    own = keep if weight is None else keep * weight[y]
-                    S += own
-                    R += own if x_own != m else 0.0
-                    u += product(own, gap(np.float64(x_own), np.float64(m)))
-                u += product(S, rest)
-                value, d = point(u)
-                if with_value:
-                    if values is None:
-                        total, error = compensated(total, error, value)
-                    else:
-                        values[i] = T(value)
-                if finish is not None:
-                    k = scale if upstream is None else product(np.float64(upstream[i]), scale)
-                    k2 = k * curvature(u) if curved else None
-                    r = 1.0 / (1.0 + s)
-                    finish(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, kept, spread_evenly, k * d, k2)
-            partial[b] = closed(total, error)
+            partial[b] = block(
+                point, curvature, finish, np.int64(b), x, labels, probabilities, weight, vector, upstream, classes, kept,
+                evenly, ignored, scale, values, x if in_place else out,
+            )  # fmt: skip
         return total_of(partial)
 
     return kernel

@@ -11,44 +11,52 @@ from numba import prange
 
 from .._scalar import log1p, maximum, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import add, as_in, closed, compensated, pick, total_of, weighted
-from ._jit import jitable
+from ._blocks import as_in, closed, compensated, pick, total_of, weighted
+from ._jit import inlined, jitable, optional
 
 #: Positions of one unit of parallel work, in whole tiles.
 BLOCK = 2048
-#: Classes whose terms are added before the sum goes on: no sum is longer than this or their number.
+#: Classes whose terms are added in the caller's precision before the sum goes on in float64.
 FOLD = 64
 
 
 def lanes_for(classes: int, itemsize: int) -> int:
     """Width of a tile: as wide as keeps it in the first-level cache, for runs that are long where the memory is strided."""
     for lanes in (256, 128, 64):
-        if classes * lanes * itemsize <= 16384:
+        if classes * lanes * itemsize <= 8192:
             return lanes
     return 64 if classes <= 1024 else 16
 
 
 @jitable
 def load(tile, data, first, count, inner):
-    """tile[c, p] = the element of class c at position first + p; positions run over (N, inner) in data (N, classes, inner)."""
-    classes = tile.shape[0]
+    """tile[c, p] = the element of class c at position first + p; positions run over (N, inner) in data (N, classes, inner).
+
+    Lanes beyond `count` get zeros.
+    """
+    T = tile.dtype.type
+    classes, lanes = tile.shape
     if inner == 1:
         for p in range(count):
             row = data[(first + p) * classes : (first + p + 1) * classes]
             for c in range(classes):
                 tile[c, p] = row[c]
-        return
-    p = 0
-    while p < count:
-        n, d = divmod(first + p, inner)
-        run = min(count - p, inner - d)
-        for c in range(classes):
-            lo = (n * classes + c) * inner + d
-            source = data[lo : lo + run]
-            line = tile[c, p : p + run]
-            for k in range(run):
-                line[k] = source[k]
-        p += run
+    else:
+        p = 0
+        while p < count:
+            n = (first + p) // inner
+            d = (first + p) - n * inner
+            run = min(count - p, inner - d)
+            for c in range(classes):
+                lo = (n * classes + c) * inner + d
+                source = data[lo : lo + run]
+                line = tile[c, p : p + run]
+                for k in range(run):
+                    line[k] = source[k]
+            p += run
+    for c in range(classes):
+        for p in range(count, lanes):
+            tile[c, p] = T(0)
 
 
 @jitable
@@ -60,38 +68,41 @@ def store(tile, data, first, count, inner):
             row = data[(first + p) * classes : (first + p + 1) * classes]
             for c in range(classes):
                 row[c] = tile[c, p]
-        return
-    p = 0
-    while p < count:
-        n, d = divmod(first + p, inner)
-        run = min(count - p, inner - d)
-        for c in range(classes):
-            lo = (n * classes + c) * inner + d
-            target = data[lo : lo + run]
-            line = tile[c, p : p + run]
-            for k in range(run):
-                target[k] = line[k]
-        p += run
+    else:
+        p = 0
+        while p < count:
+            n = (first + p) // inner
+            d = (first + p) - n * inner
+            run = min(count - p, inner - d)
+            for c in range(classes):
+                lo = (n * classes + c) * inner + d
+                target = data[lo : lo + run]
+                line = tile[c, p : p + run]
+                for k in range(run):
+                    target[k] = line[k]
+            p += run
 
 
 @jitable
-def tops(tile, m):
-    for p in range(m.size):
-        m[p] = tile[0, p]
-    for c in range(1, tile.shape[0]):
-        line = tile[c]
-        for p in range(m.size):
+def sums(xs, ts, weight, m, keep, even, es, part, s, n, u, S, R):
+    """Maxima m, and sums over the classes as in `rows.sums`, a lane each; the exponentials go to `es`."""
+    T = xs.dtype.type
+    classes, lanes = xs.shape
+    for p in range(lanes):
+        m[p] = xs[0, p]
+        part[p] = T(0)
+        s[p] = 0.0
+        n[p] = T(0)
+        u[p] = 0.0
+        S[p] = 0.0
+        R[p] = 0.0
+    for c in range(1, classes):
+        line = xs[c]
+        for p in range(lanes):
             m[p] = maximum(m[p], line[p])
-
-
-@jitable
-def sums(tile, probabilities, weight, m, keep, even, s, n, u, S, R):
-    """Sums over the classes as in `rows.sums`, a lane each; `tile` then holds exp(x - m)."""
-    T = tile.dtype.type
-    lanes = m.size
-    part = np.zeros(lanes, tile.dtype)
-    for c in range(tile.shape[0]):
-        line = tile[c]
+    for c in range(classes):
+        line = xs[c]
+        es_c = es[c]
         w = pick(weight, c)
         for p in range(lanes):
             x = line[p]
@@ -99,238 +110,231 @@ def sums(tile, probabilities, weight, m, keep, even, s, n, u, S, R):
             below = x != m[p]
             part[p] += e if below else T(0)
             n[p] += T(0) if below else T(1)
-            line[p] = e
+            es_c[p] = e
             if even is not None:
-                q = coefficient(w, pick(probabilities, (c, p)), keep, even)
+                q = coefficient(w, pick(ts, (c, p)), keep, even)
                 u[p] += np.float64(product(q, gap(x, m[p])))
                 S[p] += np.float64(q)
                 R[p] += np.float64(q if below else T(0))
-        if c % FOLD == FOLD - 1:
+        if c % FOLD == FOLD - 1 or c == classes - 1:
             for p in range(lanes):
                 s[p] += np.float64(part[p])
                 part[p] = T(0)
-    for p in range(lanes):
-        s[p] += np.float64(part[p])
 
 
 # --- what is made of a tile, once its sums are known -------------------------------------------------------------------
-# As in `rows`, with a lane for each position: `tile` holds exp(x - m), or still x for the functions that are not in KEEPS.
+# As in `rows`, with a lane for each position: `es` holds exp(x - m) and becomes the result.
 
 
-def grad(tile, probabilities, vectors, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
-    T = tile.dtype.type
-    lanes = m.size
-    e_own = np.ones(lanes, tile.dtype)
-    if probabilities is None:
-        for p in range(lanes):
-            e_own[p] = tile[y[p], p]
-    factor = np.empty(lanes, tile.dtype)
+def grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    T = es.dtype.type
+    classes, lanes = es.shape
+    factor = np.empty(lanes, es.dtype)
+    e_own = np.empty(lanes, es.dtype)
+    peak = np.empty(lanes, np.int64)
     for p in range(lanes):
         factor[p] = T(k[p] * S[p]) * r[p]
-    peak = np.full(lanes, -1)
-    if even is None:
+        peak[p] = -1
+    if ts is None:
         for p in range(lanes):
+            e_own[p] = es[y[p], p]
             peak[p] = y[p] if (s[p] < T(1)) & (e_own[p] == T(1)) else -1
-    else:
-        for c in range(tile.shape[0]):
-            line = tile[c]
+    if even is not None:
+        for c in range(classes):
+            line = es[c]
             for p in range(lanes):
                 peak[p] = c if (s[p] < T(1)) & (line[p] == T(1)) else peak[p]
-    for c in range(tile.shape[0]):
-        line = tile[c]
+    for c in range(classes):
+        line = es[c]
         w = pick(weight, c)
         for p in range(lanes):
-            q = coefficient(w, pick(probabilities, (c, p)), keep, even)
-            line[p] = slope(factor[p], q * T(k[p]), line[p])
+            line[p] = slope(factor[p], T(k[p]) * coefficient(w, pick(ts, (c, p)), keep, even), line[p])
     for p in range(lanes):
-        if probabilities is None:
+        if ts is None:
             q = coefficient(pick(weight, y[p]), None, keep, even)
-            share = e_own[p] * r[p]
-            tile[y[p], p] = T(k[p] * slope(S[p], own[p] + q, share))
+            es[y[p], p] = T(k[p] * slope(S[p], own[p] + q, e_own[p] * np.float64(r[p])))
         if peak[p] >= 0:
-            tile[peak[p], p] = T(k[p] * slope_at_peak(R[p], S[p], np.float64(s[p]), np.float64(r[p])))
+            es[peak[p], p] = T(k[p] * slope_at_peak(R[p], S[p], np.float64(s[p]), np.float64(r[p])))
 
 
-@jitable
-def squared_slope(c, p, e, probabilities, w, y, r, S, own, keep, even):
+@inlined
+def slope_of(c, p, e, ts, w, y, r, S, own, keep, even):
+    """du/dx of class c in lane p, without the care for the maximum that a gradient needs."""
     T = type(e)
-    q = coefficient(w, pick(probabilities, (c, p)), keep, even)
-    return slope(T(S[p]), q + (T(own[p]) if c == y[p] else T(0)), e * r[p])
+    q = coefficient(w, pick(ts, (c, p)), keep, even) + (T(own[p]) if c == y[p] else T(0))
+    return slope(T(S[p]), q, e * r[p])
 
 
-def hessian(tile, probabilities, vectors, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
-    T = tile.dtype.type
-    for c in range(tile.shape[0]):
-        line = tile[c]
+def hessian(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    T = es.dtype.type
+    for c in range(es.shape[0]):
+        line = es[c]
         w = pick(weight, c)
         for p in range(m.size):
             e = line[p]
             h = T(k[p] * S[p]) * spread(e, s[p], r[p])
             if k2 is not None:
-                g = squared_slope(c, p, e, probabilities, w, y, r, S, own, keep, even)
+                g = slope_of(c, p, e, ts, w, y, r, S, own, keep, even)
                 h += T(k2[p]) * (g * g)
             line[p] = h
 
 
-def hvp(tile, probabilities, vectors, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
-    T = tile.dtype.type
-    dot = np.zeros(m.size)
-    along = np.zeros(m.size)
-    for c in range(tile.shape[0]):
-        line = tile[c]
-        v = vectors[c]
+def hvp(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    T = es.dtype.type
+    dot = np.empty(m.size)
+    along = np.empty(m.size)
+    for p in range(m.size):
+        dot[p] = 0.0
+        along[p] = 0.0
+    for c in range(es.shape[0]):
+        line = es[c]
         w = pick(weight, c)
         for p in range(m.size):
-            dot[p] += np.float64(line[p] * r[p]) * v[p]
+            v = vs[c, p]
+            dot[p] += np.float64(line[p] * r[p]) * v
             if k2 is not None:
-                along[p] += squared_slope(c, p, line[p], probabilities, w, y, r, S, own, keep, even) * v[p]
-    for c in range(tile.shape[0]):
-        line = tile[c]
-        v = vectors[c]
+                along[p] += slope_of(c, p, line[p], ts, w, y, r, S, own, keep, even) * v
+    for c in range(es.shape[0]):
+        line = es[c]
         w = pick(weight, c)
         for p in range(m.size):
             e = line[p]
-            h = T(k[p] * S[p]) * (e * r[p]) * (v[p] - T(dot[p]))
+            h = T(k[p] * S[p]) * (e * r[p]) * (vs[c, p] - T(dot[p]))
             if k2 is not None:
-                h += T(k2[p] * along[p]) * squared_slope(c, p, e, probabilities, w, y, r, S, own, keep, even)
+                h += T(k2[p] * along[p]) * slope_of(c, p, e, ts, w, y, r, S, own, keep, even)
             line[p] = h
 
 
-def target_grad(tile, probabilities, vectors, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
-    T = tile.dtype.type
-    for c in range(tile.shape[0]):
-        line = tile[c]
+def target_grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    T = es.dtype.type
+    for c in range(es.shape[0]):
         w = pick(weight, c)
         for p in range(m.size):
-            u = gap(line[p], m[p]) + rest[p]
-            line[p] = T(k[p] * keep) * weighted(w, u)
+            es[c, p] = T(k[p]) * keep * weighted(w, gap(xs[c, p], m[p]) + rest[p])
 
 
-def softmax(tile, probabilities, vectors, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
-    for c in range(tile.shape[0]):
-        line = tile[c]
+def softmax(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    for c in range(es.shape[0]):
         for p in range(m.size):
-            line[p] = line[p] * r[p]
+            es[c, p] = es[c, p] * r[p]
 
 
-def log_softmax(tile, probabilities, vectors, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
-    for c in range(tile.shape[0]):
-        line = tile[c]
+def log_softmax(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+    for c in range(es.shape[0]):
         for p in range(m.size):
-            line[p] = -(gap(line[p], m[p]) + rest[p])
+            es[c, p] = -(gap(xs[c, p], m[p]) + rest[p])
 
 
 FINISH = {f.__name__: f for f in (grad, hessian, hvp, target_grad, softmax, log_softmax)}
-KEEPS = (grad, hessian, hvp, softmax)
 
 
-def make(point, curvature, finish, keeps, labelled, probabilities, with_value, lanes, stamp):
-    """The kernel of one loss and one derivative (`finish`, or None for the value alone)."""
-    curved = curvature is not None
+@optional
+def tile_like(data, xs):
+    """A tile for `data`, and None where there is none."""
+    return np.empty(xs.shape, xs.dtype)
 
-    def kernel(x, target, weight, vector, upstream, classes, inner, keep, even, ignored, scale, values, out):
-        stamp  # noqa: B018  a closure cell, and so a part of the cache key
-        T = x.dtype.type
-        dtype = x.dtype
-        positions = x.size // classes
-        per_block = max(1, BLOCK // lanes) * lanes
-        n_blocks = (positions + per_block - 1) // per_block
-        partial = np.empty(n_blocks)
-        kept = T(keep)
-        spread_evenly = as_in(even, x)
-        for b in prange(n_blocks):
-            start = np.int64(b) * per_block
-            tile = np.zeros((classes, lanes), dtype)
-            if not keeps:
-                scratch = np.empty((classes, lanes), dtype)
-            ts = np.zeros((classes, lanes), dtype) if probabilities else None
-            vs = None if vector is None else np.zeros((classes, lanes), dtype)
-            y = np.zeros(lanes, np.int64)
-            live = np.ones(lanes, np.bool_)
-            m = np.empty(lanes, dtype)
-            n = np.empty(lanes, dtype)
-            r = np.empty(lanes, dtype)
-            rest = np.empty(lanes, dtype)
-            tail = np.empty(lanes, dtype)
-            x_own = np.empty(lanes, dtype)
-            s = np.empty(lanes)
-            u = np.empty(lanes)
-            S = np.empty(lanes)
-            R = np.empty(lanes)
-            own = np.zeros(lanes)
-            k = np.empty(lanes)
-            v = np.empty(lanes, dtype)
-            k2 = np.empty(lanes) if curved else None
-            total = 0.0
-            error = 0.0
-            for first in range(start, min(start + per_block, positions), lanes):
-                count = min(lanes, positions - first)
-                load(tile, x, first, count, inner)
-                if ts is not None:
-                    load(ts, target, first, count, inner)
-                if vs is not None:
-                    load(vs, vector, first, count, inner)
-                if count < lanes:  # what earlier tiles left in the lanes beyond the end
-                    tile[:, count:] = T(0)
-                    live[count:] = False
-                    y[count:] = 0
-                if labelled:
-                    for p in range(count):
-                        label = target[first + p]
-                        live[p] = label != ignored
-                        y[p] = label if live[p] else 0
-                        if not live[p]:  # its logits are not even looked at
-                            tile[:, p] = T(0)
-                        x_own[p] = tile[y[p], p]
-                        own[p] = keep if weight is None else keep * weight[y[p]]
-                s[:] = 0.0
-                n[:] = T(0)
-                u[:] = 0.0
-                S[:] = 0.0
-                R[:] = 0.0
-                tops(tile, m)
-                if keeps:
-                    sums(tile, ts, weight, m, kept, spread_evenly, s, n, u, S, R)
+
+@optional
+def lanes_like(function, k):
+    """Lanes for what `function` gives, and None where there is none."""
+    return np.empty(k.size)
+
+
+@jitable
+def block(
+    point, curvature, finish, b, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even,
+    ignored, scale, values, out,
+):  # fmt: skip
+    """Work on the positions of block b, and return the sum of their values."""
+    T = x.dtype.type
+    xs = np.empty((classes, lanes), x.dtype)
+    es = np.empty((classes, lanes), x.dtype)
+    ts = tile_like(probabilities, xs)
+    vs = tile_like(vector, xs)
+    narrow = np.empty((7, lanes), x.dtype)
+    m, n, part, s, r, rest, x_own = narrow[0], narrow[1], narrow[2], narrow[3], narrow[4], narrow[5], narrow[6]
+    wide = np.empty((6, lanes))
+    s_wide, u, S, R, own, k = wide[0], wide[1], wide[2], wide[3], wide[4], wide[5]
+    k2 = lanes_like(curvature, k)
+    y = np.empty(lanes, np.int64)
+    total = 0.0
+    error = 0.0
+    per_block = max(1, BLOCK // lanes) * lanes
+    start = b * per_block
+    positions = x.size // classes
+    for first in range(start, min(start + per_block, positions), lanes):
+        count = min(lanes, positions - first)
+        load(xs, x, first, count, inner)
+        if probabilities is not None:
+            load(ts, probabilities, first, count, inner)
+        if vector is not None:
+            load(vs, vector, first, count, inner)
+        for p in range(lanes):
+            k[p] = scale if p < count else 0.0
+            y[p] = 0
+            own[p] = 0.0
+        if labels is not None:
+            for p in range(count):
+                label = labels[first + p]
+                if label == ignored:  # its logits are not even looked at
+                    k[p] = 0.0
+                    for c in range(classes):
+                        xs[c, p] = T(0)
                 else:
-                    scratch[:] = tile
-                    sums(scratch, ts, weight, m, kept, spread_evenly, s, n, u, S, R)
-                for p in range(lanes):
-                    tail[p] = others(T(s[p]), n[p], m[p])
-                    rest[p] = log1p(tail[p])
-                    r[p] = T(1) / (T(1) + tail[p])
-                for p in range(lanes):
-                    if labelled:
-                        S[p] += own[p]
-                        R[p] += own[p] if x_own[p] != m[p] else 0.0
-                        u[p] += product(own[p], np.float64(gap(x_own[p], m[p])))
-                    u[p] += product(S[p], np.float64(rest[p]))
-                    value, d = point(u[p])
-                    v[p] = T(value)
-                    k[p] = scale * d
-                    if k2 is not None:
-                        k2[p] = scale * curvature(u[p])
-                if upstream is not None:
-                    for p in range(count):
-                        k[p] = product(np.float64(upstream[first + p]), k[p])
-                        if k2 is not None:
-                            k2[p] = product(np.float64(upstream[first + p]), k2[p])
-                if labelled:
-                    for p in range(lanes):
-                        v[p] = v[p] if live[p] else T(0)
-                        k[p] = k[p] if live[p] else 0.0
-                if with_value:
-                    if values is None:
-                        part = 0.0
-                        for p in range(count):
-                            part = add(part, np.float64(v[p]))
-                        total, error = compensated(total, error, part)
-                    else:
-                        for p in range(count):
-                            values[first + p] = v[p]
-                if finish is not None:
-                    finish(tile, ts, vs, weight, y, m, tail, r, rest, S, R, own, kept, spread_evenly, k, k2)
-                    store(tile, out, first, count, inner)
-            partial[b] = closed(total, error)
+                    y[p] = label
+                    own[p] = weighted(pick(weight, label), np.float64(keep))
+            for p in range(lanes):
+                x_own[p] = xs[y[p], p]
+        sums(xs, ts, weight, m, keep, even, es, part, s_wide, n, u, S, R)
+        for p in range(lanes):
+            s[p] = others(T(s_wide[p]), n[p], m[p])
+            rest[p] = log1p(s[p])
+            r[p] = T(1) / (T(1) + s[p])
+        if upstream is not None:
+            for p in range(count):
+                k[p] = product(np.float64(upstream[first + p]), k[p])
+        for p in range(lanes):
+            if labels is not None:
+                S[p] += own[p]
+                R[p] += own[p] if x_own[p] != m[p] else 0.0
+                u[p] += product(own[p], np.float64(gap(x_own[p], m[p])))
+            u[p] += product(S[p], np.float64(rest[p]))
+            value, d = point(u[p])
+            if curvature is not None:
+                k2[p] = k[p] * curvature(u[p])
+            u[p] = value
+            k[p] = k[p] * d
+        for p in range(count):
+            value = u[p]
+            if labels is not None:
+                value = value if labels[first + p] != ignored else 0.0
+            if values is None:
+                total, error = compensated(total, error, value)
+            else:
+                values[first + p] = T(value)
+        if out is not None:
+            finish(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
+            store(es, out, first, count, inner)
+    return closed(total, error)
+
+
+def make(point, curvature, finish, in_place, stamp):
+    """The kernel of one loss and one derivative (`finish`, or None for the value alone)."""
+
+    def kernel(
+        x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even, ignored, scale, values, out
+    ):
+        stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        per_block = max(1, BLOCK // lanes) * lanes
+        n_blocks = (x.size // classes + per_block - 1) // per_block
+        partial = np.empty(n_blocks)
+        kept = as_in(keep, x)
+        evenly = as_in(even, x)
+        for b in prange(n_blocks):
+            partial[b] = block(
+                point, curvature, finish, np.int64(b), x, labels, probabilities, weight, vector, upstream, classes, inner,
+                lanes, kept, evenly, ignored, scale, values, x if in_place else out,
+            )  # fmt: skip
         return total_of(partial)
 
     return kernel

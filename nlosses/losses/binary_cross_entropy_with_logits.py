@@ -1,20 +1,24 @@
 """Binary cross entropy of logits."""
 
-from .._scalar import exp, log1p, product
+from .._scalar import exp_nonpositive, log1p_unit, product
 from .._spec import Fact, elementwise
 
 
 def point(x, t, pos_weight):
     T = type(x)
-    e = exp(-abs(x))
-    rest = log1p(e)  # softplus(-|x|)
-    big = T(1) / (T(1) + e)  # sigmoid(|x|)
-    small = e * big  # sigmoid(-|x|): never 1 - sigmoid(|x|), which is 0 from |x| = 17 on in float32
+    size = abs(x)
     above = x > T(0)
+    e = exp_nonpositive(-size)
+    rest = log1p_unit(e)  # softplus(-|x|)
+    big = T(1) / (T(1) + e)  # sigmoid(|x|), and sigmoid(-|x|) is e big: never 1 - big, which is 0 from |x| = 17 on
     a = t if pos_weight is None else pos_weight * t
     b = T(1) - t
-    value = product(a, rest if above else rest - x) + product(b, rest + x if above else rest)
-    return value, b * (big if above else small) - a * (small if above else big)
+    wrong = b if above else a  # the factor of the part that grows with |x|
+    right = a if above else b
+    both = T(1) if pos_weight is None else a + b
+    linear = wrong * size if wrong != T(0) else T(0)  # an infinite logit on the right side costs nothing
+    slope = big * (wrong - right * e)
+    return both * rest + linear, slope if above else -slope
 
 
 def target_slope(x, t, pos_weight):
@@ -22,16 +26,16 @@ def target_slope(x, t, pos_weight):
     if pos_weight is None:
         return -x
     T = type(x)
-    rest = log1p(exp(-abs(x)))
+    rest = log1p_unit(exp_nonpositive(-abs(x)))
     return (pos_weight - T(1)) * rest - product(pos_weight if x < T(0) else T(1), x)
 
 
 def curvature(x, t, pos_weight):
     T = type(x)
-    e = exp(-abs(x))
+    e = exp_nonpositive(-abs(x))
     big = T(1) / (T(1) + e)
-    a = t if pos_weight is None else pos_weight * t
-    return (a + (T(1) - t)) * (e * big * big)
+    both = T(1) if pos_weight is None else pos_weight * t + (T(1) - t)
+    return both * (e * big * big)
 
 
 def reference(x, t, pos_weight=1.0):
