@@ -33,20 +33,24 @@ def not_real(name: str, array: np.ndarray) -> TypeError:
 
 def bind(spec: Spec[Any], defaults: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Options of one call, from what stands behind input and target."""
+    return checked(spec, {**defaults, **gathered(spec.name, defaults, args, kwargs)})
+
+
+def gathered(
+    owner: str, defaults: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Options that were given, by name."""
     names = tuple(defaults)
     if len(args) > len(names):
-        raise TypeError(
-            f"{spec.name} takes at most {len(names) + 2} positional arguments (input, target, {', '.join(names)}), "
-            f"got {len(args) + 2}"
-        )
-    options = {**defaults, **dict(zip(names, args, strict=False))}
+        raise TypeError(f"{owner} takes at most {len(names)} options ({', '.join(names)}), got {len(args)}")
+    options = dict(zip(names, args, strict=False))
     for name, value in kwargs.items():
-        if name not in options:
-            raise TypeError(f"{spec.name} has no argument {name!r}; it takes input, target, {', '.join(names)}")
-        if name in names[: len(args)]:
-            raise TypeError(f"{spec.name} got {name!r} by position and by name")
+        if name not in defaults:
+            raise TypeError(f"{owner} has no argument {name!r}; its options are {', '.join(names)}")
+        if name in options:
+            raise TypeError(f"{owner} got {name!r} by position and by name")
         options[name] = value
-    return checked(spec, options)
+    return options
 
 
 def checked(spec: Spec[Any], options: dict[str, Any]) -> dict[str, Any]:
@@ -226,3 +230,20 @@ def no_target_gradient(owner: str) -> TypeError:
 
 def missing(owner: str, what: str, part: str) -> NotImplementedError:
     return NotImplementedError(f"{owner} has no {what}: it was declared without {part}")
+
+
+# --- functions -----------------------------------------------------------------------------------------------------
+
+
+def same_shape(owner: str, grad_output: np.ndarray, output: np.ndarray) -> None:
+    if grad_output.shape != output.shape:
+        raise ValueError(f"{owner}: grad_output must have the shape of output, {output.shape}, got {grad_output.shape}")
+
+
+def axis(owner: str, value: Any, ndim: int) -> int:
+    """`value` as an axis counted from the front."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{owner}: axis must be an integer, got {described(value)}")
+    if not -ndim <= value < ndim:
+        raise ValueError(f"{owner}: axis must be in [{-ndim}, {ndim}) for an input of {ndim} dimensions, got {value}")
+    return int(value) % ndim

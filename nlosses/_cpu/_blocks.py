@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from .._scalar import maximum, product
 from ._jit import inlined, jitable, optional, summable
@@ -64,6 +67,30 @@ def pick(block, i):
 def view(block, lo, hi):
     """``block[lo:hi]``, and None where there is no block."""
     return block[lo:hi]
+
+
+#: Room of a `lane_buffer`.
+LANES = 256
+
+
+@intrinsic
+def _on_stack(typing_context, dtype):
+    pointer = types.CPointer(dtype.dtype)
+
+    def generate(context, builder, signature, args):
+        kind = context.get_data_type(dtype.dtype)
+        return cgutils.alloca_once(builder, kind, size=LANES)
+
+    return pointer(dtype), generate
+
+
+@inlined
+def lane_buffer(dtype):
+    """An array of `LANES` numbers on the stack, which LLVM knows to overlap with nothing.
+
+    Of heap arrays it must ask while running, and when a loop has more than a few it gives up and does not vectorise.
+    """
+    return carray(_on_stack(dtype), LANES)
 
 
 @optional

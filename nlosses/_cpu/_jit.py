@@ -28,11 +28,13 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def reachable(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """`function` and every plain Python function that it refers to by a global name, once each."""
+    """`function` and every plain Python function that it refers to by a global name, once each; not those of libraries
+    that Numba knows by itself.
+    """
     seen, queue = set(), [function]
     while queue:
         f = queue.pop()
-        if f in seen:
+        if f in seen or f.__module__.partition(".")[0] in ("numba", "numpy"):
             continue
         seen.add(f)
         yield f

@@ -191,10 +191,10 @@ def _exp_nonpositive(F: Format) -> Callable[..., Any]:
         shifted = x * log2e + rounder
         k = shifted - rounder
         r = (x - k * high) - k * low
-        tail = lead
+        y = lead
         for c in rest:
-            tail = tail * r + c
-        y = one + (r + tail * (r * r))
+            y = y * r + c
+        y = (y * r + one) * r + one
         return y * _bits(U(_bits(shifted) << fraction)) * lower
 
     return exp_nonpositive

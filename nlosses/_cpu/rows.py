@@ -70,8 +70,12 @@ def grad(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
     elif s < 1.0 and e_own == 1.0:
         peak = y
     factor = T(k * S * r)
-    for j in range(gs.size):
-        gs[j] = slope(factor, T(k) * coefficient(pick(weight, j), pick(ts, j), keep, even), gs[j])
+    if even is None:
+        for j in range(gs.size):
+            gs[j] = factor * gs[j]
+    else:
+        for j in range(gs.size):
+            gs[j] = slope(factor, T(k) * coefficient(pick(weight, j), pick(ts, j), keep, even), gs[j])
     if ts is None:
         q = coefficient(pick(weight, y), None, keep, even)
         gs[y] = T(k * slope(S, own + q, e_own * r))

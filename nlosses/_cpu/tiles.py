@@ -9,21 +9,23 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from .._scalar import log1p, maximum, product
+from .._scalar import log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import as_in, closed, compensated, pick, total_of, weighted
+from ._blocks import LANES, add, as_in, closed, compensated, lane_buffer, pick, total_of, weighted
 from ._jit import inlined, jitable, optional
 
 #: Positions of one unit of parallel work, in whole tiles.
 BLOCK = 2048
+WIDE = np.dtype(np.float64)
+INDEX = np.dtype(np.int64)
 #: Classes whose terms are added in the caller's precision before the sum goes on in float64.
 FOLD = 64
 
 
 def lanes_for(classes: int, itemsize: int) -> int:
-    """Width of a tile: as wide as keeps it in the first-level cache, for runs that are long where the memory is strided."""
-    for lanes in (256, 128, 64):
-        if classes * lanes * itemsize <= 8192:
+    """Width of a tile: wide for long runs where the memory is strided, as far as the second-level cache holds it."""
+    for lanes in (LANES, 128, 64):
+        if classes * lanes * itemsize <= 65536:
             return lanes
     return 64 if classes <= 1024 else 16
 
@@ -99,7 +101,7 @@ def sums(xs, ts, weight, m, keep, even, es, part, s, n, u, S, R):
     for c in range(1, classes):
         line = xs[c]
         for p in range(lanes):
-            m[p] = maximum(m[p], line[p])
+            m[p] = line[p] if line[p] > m[p] else m[p]  # NaN gets into the sums all the same
     for c in range(classes):
         line = xs[c]
         es_c = es[c]
@@ -129,32 +131,34 @@ def sums(xs, ts, weight, m, keep, even, es, part, s, n, u, S, R):
 def grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = es.dtype.type
     classes, lanes = es.shape
-    factor = np.empty(lanes, es.dtype)
-    e_own = np.empty(lanes, es.dtype)
-    peak = np.empty(lanes, np.int64)
+    factor, narrow_k, at_label, at_peak = (
+        lane_buffer(es.dtype), lane_buffer(es.dtype), lane_buffer(es.dtype), lane_buffer(es.dtype)
+    )  # fmt: skip
     for p in range(lanes):
         factor[p] = T(k[p] * S[p]) * r[p]
-        peak[p] = -1
+        narrow_k[p] = T(k[p])
+        at_peak[p] = T(k[p] * slope_at_peak(R[p], S[p], np.float64(s[p]), np.float64(r[p])))
     if ts is None:
         for p in range(lanes):
-            e_own[p] = es[y[p], p]
-            peak[p] = y[p] if (s[p] < T(1)) & (e_own[p] == T(1)) else -1
-    if even is not None:
-        for c in range(classes):
-            line = es[c]
-            for p in range(lanes):
-                peak[p] = c if (s[p] < T(1)) & (line[p] == T(1)) else peak[p]
+            at_label[p] = es[y[p], p]
+        for p in range(lanes):
+            q = own[p] + coefficient(pick(weight, y[p]), None, keep, even)
+            usual = T(k[p] * slope(S[p], q, at_label[p] * np.float64(r[p])))
+            at_label[p] = at_peak[p] if (s[p] < T(1)) & (at_label[p] == T(1)) else usual
     for c in range(classes):
         line = es[c]
-        w = pick(weight, c)
+        if even is None:
+            for p in range(lanes):
+                line[p] = factor[p] * line[p]
+        else:
+            w = pick(weight, c)
+            for p in range(lanes):
+                q = coefficient(w, pick(ts, (c, p)), keep, even)
+                usual = slope(factor[p], narrow_k[p] * q, line[p])
+                line[p] = at_peak[p] if (s[p] < T(1)) & (line[p] == T(1)) else usual
+    if ts is None:
         for p in range(lanes):
-            line[p] = slope(factor[p], T(k[p]) * coefficient(w, pick(ts, (c, p)), keep, even), line[p])
-    for p in range(lanes):
-        if ts is None:
-            q = coefficient(pick(weight, y[p]), None, keep, even)
-            es[y[p], p] = T(k[p] * slope(S[p], own[p] + q, e_own[p] * np.float64(r[p])))
-        if peak[p] >= 0:
-            es[peak[p], p] = T(k[p] * slope_at_peak(R[p], S[p], np.float64(s[p]), np.float64(r[p])))
+            es[y[p], p] = at_label[p]
 
 
 @inlined
@@ -170,7 +174,7 @@ def hessian(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, 
     for c in range(es.shape[0]):
         line = es[c]
         w = pick(weight, c)
-        for p in range(m.size):
+        for p in range(es.shape[1]):
             e = line[p]
             h = T(k[p] * S[p]) * spread(e, s[p], r[p])
             if k2 is not None:
@@ -181,15 +185,14 @@ def hessian(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, 
 
 def hvp(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = es.dtype.type
-    dot = np.empty(m.size)
-    along = np.empty(m.size)
-    for p in range(m.size):
+    dot, along = lane_buffer(WIDE), lane_buffer(WIDE)
+    for p in range(es.shape[1]):
         dot[p] = 0.0
         along[p] = 0.0
     for c in range(es.shape[0]):
         line = es[c]
         w = pick(weight, c)
-        for p in range(m.size):
+        for p in range(es.shape[1]):
             v = vs[c, p]
             dot[p] += np.float64(line[p] * r[p]) * v
             if k2 is not None:
@@ -197,7 +200,7 @@ def hvp(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     for c in range(es.shape[0]):
         line = es[c]
         w = pick(weight, c)
-        for p in range(m.size):
+        for p in range(es.shape[1]):
             e = line[p]
             h = T(k[p] * S[p]) * (e * r[p]) * (vs[c, p] - T(dot[p]))
             if k2 is not None:
@@ -209,19 +212,19 @@ def target_grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even,
     T = es.dtype.type
     for c in range(es.shape[0]):
         w = pick(weight, c)
-        for p in range(m.size):
+        for p in range(es.shape[1]):
             es[c, p] = T(k[p]) * keep * weighted(w, gap(xs[c, p], m[p]) + rest[p])
 
 
 def softmax(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     for c in range(es.shape[0]):
-        for p in range(m.size):
+        for p in range(es.shape[1]):
             es[c, p] = es[c, p] * r[p]
 
 
 def log_softmax(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     for c in range(es.shape[0]):
-        for p in range(m.size):
+        for p in range(es.shape[1]):
             es[c, p] = -(gap(xs[c, p], m[p]) + rest[p])
 
 
@@ -235,9 +238,9 @@ def tile_like(data, xs):
 
 
 @optional
-def lanes_like(function, k):
+def lanes_like(function, dtype):
     """Lanes for what `function` gives, and None where there is none."""
-    return np.empty(k.size)
+    return lane_buffer(dtype)
 
 
 @jitable
@@ -251,12 +254,11 @@ def block(
     es = np.empty((classes, lanes), x.dtype)
     ts = tile_like(probabilities, xs)
     vs = tile_like(vector, xs)
-    narrow = np.empty((7, lanes), x.dtype)
-    m, n, part, s, r, rest, x_own = narrow[0], narrow[1], narrow[2], narrow[3], narrow[4], narrow[5], narrow[6]
-    wide = np.empty((6, lanes))
-    s_wide, u, S, R, own, k = wide[0], wide[1], wide[2], wide[3], wide[4], wide[5]
-    k2 = lanes_like(curvature, k)
-    y = np.empty(lanes, np.int64)
+    m, n, part, s = lane_buffer(x.dtype), lane_buffer(x.dtype), lane_buffer(x.dtype), lane_buffer(x.dtype)
+    r, rest, x_own = lane_buffer(x.dtype), lane_buffer(x.dtype), lane_buffer(x.dtype)
+    s_wide, u, S, R = lane_buffer(WIDE), lane_buffer(WIDE), lane_buffer(WIDE), lane_buffer(WIDE)
+    own, k, k2 = lane_buffer(WIDE), lane_buffer(WIDE), lanes_like(curvature, WIDE)
+    y = lane_buffer(INDEX)
     total = 0.0
     error = 0.0
     per_block = max(1, BLOCK // lanes) * lanes
@@ -304,14 +306,17 @@ def block(
                 k2[p] = k[p] * curvature(u[p])
             u[p] = value
             k[p] = k[p] * d
-        for p in range(count):
-            value = u[p]
-            if labels is not None:
-                value = value if labels[first + p] != ignored else 0.0
-            if values is None:
-                total, error = compensated(total, error, value)
-            else:
-                values[first + p] = T(value)
+        if labels is not None:
+            for p in range(count):
+                u[p] = u[p] if labels[first + p] != ignored else 0.0
+        if values is None:
+            part_sum = 0.0
+            for p in range(count):
+                part_sum = add(part_sum, u[p])
+            total, error = compensated(total, error, part_sum)
+        else:
+            for p in range(count):
+                values[first + p] = T(u[p])
         if out is not None:
             finish(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
             store(es, out, first, count, inner)

@@ -52,7 +52,7 @@ def reference(x, t, log_target=False):
     reference=reference,
     facts=(
         Fact(
-            [[-1.3943385, -0.89433849, -1.0943385], [-1.3119392, -1.1119392, -0.91193920]],
+            [[LOGQ]],
             [[0.3, 0.4, 0.3], [0.1, 0.5, 0.4]],
             0.05779626,
             {"reduction": "batchmean"},
