@@ -52,11 +52,10 @@ def reference(x, t, log_target=False):
     reference=reference,
     facts=(
         Fact(
-            [[LOGQ]],
+            [[-1.3859393177, -0.8859393177, -1.0859393177], [-1.3119014326, -1.1119014326, -0.9119014326]],
             [[0.3, 0.4, 0.3], [0.1, 0.5, 0.4]],
-            0.05779626,
+            0.05779619,
             {"reduction": "batchmean"},
-            digits=6,
         ),
     ),
 )
@@ -107,5 +106,5 @@ def kl_div(input, target, size_average=None, reduce=None, reduction="mean", log_
     >>> import nlosses as nl
     >>> log_q = nl.log_softmax([[0.5, 1.0, 0.8], [0.2, 0.4, 0.6]], axis=1)
     >>> print(f"{nl.kl_div(log_q, [[0.3, 0.4, 0.3], [0.1, 0.5, 0.4]], reduction='batchmean'):.8f}")
-    0.05779626
+    0.05779619
     """

@@ -1,0 +1,26 @@
+"""What all tests share: one kernel cache for a run, and the registry as test material."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+import nlosses as nl
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault("NLOSSES_TESTS", "1")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20261122)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "loss" in metafunc.fixturenames:
+        metafunc.parametrize("loss", nl.LOSSES.values(), ids=nl.LOSSES)
+    if "dtype" in metafunc.fixturenames:
+        metafunc.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
