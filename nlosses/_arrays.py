@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from . import _validate
 
+Order = Literal["C", "F"]
 F4 = np.dtype(np.float32)
 F8 = np.dtype(np.float64)
 I8 = np.dtype(np.int64)
@@ -68,7 +69,7 @@ def flat(array: np.ndarray) -> np.ndarray:
     return array if array.ndim == 1 else array.reshape(-1, order="A")
 
 
-def same_order(*arrays: np.ndarray) -> str | None:
+def same_order(*arrays: np.ndarray) -> Order | None:
     """'C' or 'F' where all arrays are contiguous in that order, else None."""
     if all(a.flags.c_contiguous for a in arrays):
         return "C"

@@ -34,8 +34,10 @@ class Problem:
             and input.flags.c_contiguous
             and target.flags.c_contiguous
         ):
-            self.input, self.target, self.order, self.shape = input, target, "C", input.shape
-            self.x, self.t = (input, target) if input.ndim == 1 else (input.reshape(-1), target.reshape(-1))
+            self.input, self.target, self.shape = input, target, input.shape
+            self.order: _arrays.Order = "C"
+            self.x: np.ndarray = input if input.ndim == 1 else input.reshape(-1)
+            self.t: np.ndarray = target if target.ndim == 1 else target.reshape(-1)
             self.simple = True
             self.value_type = dtype.type
         else:

@@ -51,7 +51,7 @@ class Elementwise(Function):
         from ._cpu import functions
 
         dtype = _arrays.compute_dtype(x)
-        order = _arrays.same_order(x) or "C"
+        order: _arrays.Order = _arrays.same_order(x) or "C"
         out = np.empty(x.shape, dtype, order)
         flat = _arrays.flat(np.asarray(x, dtype, order))
         upstream = flat if g is None else _arrays.flat(np.asarray(g, dtype, order))

@@ -38,7 +38,7 @@ class Result:
         argument: np.ndarray,
         shape: tuple[int, ...],
         dtype: np.dtype,
-        order: str,
+        order: _arrays.Order,
         out: Any,
         kernel_argument: np.ndarray | None,
         used: Sequence[np.ndarray],
@@ -46,7 +46,7 @@ class Result:
         self.argument = argument
         self.out = out
         if out is None:
-            self.buffer = np.empty(shape, dtype, "F" if order == "F" else "C")
+            self.buffer = np.empty(shape, dtype, order)
             self.kernel_out = _arrays.flat(self.buffer)
             return
         _validate.out(owner, out, argument.shape, _arrays.result_dtype(argument))
@@ -61,7 +61,7 @@ class Result:
                 self.buffer = out
                 self.kernel_out = flat
                 return
-        self.buffer = np.empty(shape, dtype, "F" if order == "F" else "C")
+        self.buffer = np.empty(shape, dtype, order)
         self.kernel_out = _arrays.flat(self.buffer)
 
     def finished(self) -> Any:

@@ -12,7 +12,7 @@ import hashlib
 import types as python
 import warnings
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from numba.extending import overload, register_jitable
 from .. import _scalar, _softmax
 from . import _scalar as _primitives  # noqa: F401  importing it attaches the vectorisable exp, log, ...
 
-FLAGS = {"fastmath": {"contract"}, "error_model": "numpy"}  # never nnan or ninf; reassoc only in `add`
-INLINED = {**FLAGS, "forceinline": True}  # what LLVM finds too long to inline would keep the loop around it scalar
+FLAGS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # never nnan or ninf; reassoc only in `add`
+INLINED: Any = {**FLAGS, "forceinline": True}  # what LLVM finds too long to inline would keep the loop around it scalar
 PACKAGE = Path(__file__).parent.parent
 
 
@@ -109,7 +109,7 @@ def package_digest() -> str:
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=None)
+@cache
 def stamp(*functions: Callable[..., Any]) -> str:
     """Digest of the package and, for functions from elsewhere, of the code that they reach."""
     digest = hashlib.sha256(package_digest().encode())
@@ -141,7 +141,7 @@ def build(
         inlined(function)
     kernel = make(**cells, stamp=stamp(*functions))
     kernel.__name__ = kernel.__qualname__ = name
-    options = dict(FLAGS, nogil=True, parallel={"prange": True} if parallel else False)
+    options: Any = dict(FLAGS, nogil=True, parallel={"prange": True} if parallel else False)
     try:
         return _compiled(njit(kernel, cache=True, **options), signature)
     except Exception as error:  # a broken or forbidden cache must not break a computation
@@ -156,7 +156,7 @@ def _compiled(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..
     return dispatcher
 
 
-@lru_cache(maxsize=None)  # once a reason
+@cache  # once a reason
 def _warn_uncached(reason: str) -> None:
     message = f"nlosses could not use Numba's disk cache, so kernels are compiled anew in each process ({reason})"
     warnings.warn(message, RuntimeWarning, stacklevel=2)

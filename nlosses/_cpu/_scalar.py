@@ -25,7 +25,7 @@ from numba.extending import intrinsic, overload, register_jitable
 from .. import _scalar as scalar
 
 # forceinline: what LLVM finds too long to inline would stay a call, and the loop around it scalar.
-OPTIONS = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
+OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 
 
 class Format(NamedTuple):
@@ -278,10 +278,10 @@ def _exponent(F: Format) -> tuple[Callable[..., Any], float]:
     """A function that makes a float of a signed exponent in its place among the bits, and the unit of that float."""
     if F is FLOAT32:
 
-        def exponent(e):
+        def direct(e):
             return np.float32(np.int32(e))
 
-        return register_jitable(**OPTIONS)(exponent), 2.0**-F.fraction
+        return register_jitable(**OPTIONS)(direct), 2.0**-F.fraction
 
     U, fraction = F.U, F.U(F.fraction)
     lift = U(1 << 62)  # makes it positive, for the logical shift

@@ -11,7 +11,6 @@ import numba
 
 #: Below these many elements a launch (2 to 7 us for omp and tbb, 30 to 70 us for workqueue) costs more than it saves.
 SERIAL_BELOW = {"omp": 20_000, "tbb": 20_000, "workqueue": 200_000}
-
 SMALL = min(SERIAL_BELOW.values())
 
 _one_at_a_time = threading.Lock()
@@ -21,9 +20,7 @@ _forked = False
 def _after_fork() -> None:
     global _forked, _one_at_a_time
     _forked = True
-    SMALL = min(SERIAL_BELOW.values())
-
-_one_at_a_time = threading.Lock()
+    _one_at_a_time = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -39,7 +36,7 @@ def layer() -> str:
 def wants_parallel(size: int) -> bool:
     """Whether a kernel over `size` elements, which are enough for some layer, should run on several threads."""
     # GNU OpenMP ends a process that was forked after its first use; the serial kernels give the same bits.
-    if _forked or numba.config.NUMBA_NUM_THREADS < 2 or numba.get_num_threads() < 2:
+    if _forked or numba.get_num_threads() < 2:
         return False
     return size >= SERIAL_BELOW.get(layer(), SMALL)
 

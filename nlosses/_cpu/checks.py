@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ def make_leaves(stamp):
     return kernel
 
 
-@lru_cache(maxsize=None)
+@cache
 def _leaves(dtype: Any) -> Any:
     signature = (array(dtype), types.float64, types.float64)
     return build(make_leaves, f"leaves_{np.dtype(dtype).name}", {}, signature)
@@ -56,7 +56,7 @@ def make_census(weighted, stamp):
     return kernel
 
 
-@lru_cache(maxsize=None)
+@cache
 def _census(dtype: Any) -> Any:
     weight = types.none if dtype is None else array(dtype)
     signature = (array(np.int64), types.int64, types.int64, weight)

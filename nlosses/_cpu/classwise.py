@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ FEW = 32
 BLOCK = 4096
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernel(
     point: Any, curvature: Any, mode: str, dtype: Any, driver: Any, labelled: bool | None, smooth: bool, weighted: bool,
     upstream: bool, unreduced: bool, in_place: bool, parallel: bool,
@@ -122,7 +122,7 @@ def make_gather(point, curvature, stamp):
     return kernel
 
 
-@lru_cache(maxsize=None)
+@cache
 def _gather(
     point: Any, curvature: Any, dtype: Any, weighted: bool, upstream: bool, unreduced: bool, grad: bool, parallel: bool
 ) -> Any:
@@ -152,7 +152,6 @@ def gather(
     out: np.ndarray | None,
 ) -> float:
     """As `run`, for log-probabilities; `out` must hold zeros.  With `curvature`, `out` is the diagonal of the Hessian."""
-
     key = (
         point, curvature, x.dtype, weight is not None, upstream is not None, values is not None, out is not None
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,7 @@ def make(function, with_value, parameters_taken, in_place, stamp):
     return kernel
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernel(
     function: Any, with_value: bool, dtype: Any, operands: tuple[bool, ...], taken: tuple[bool, ...], unreduced: bool,
     out: str, parallel: bool,

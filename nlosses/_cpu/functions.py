@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def make_elementwise(function, stamp):
     return kernel
 
 
-@lru_cache(maxsize=None)
+@cache
 def _elementwise(name: str, dtype: Any, parallel: bool) -> Any:
     signature = (array(dtype), array(dtype), array(dtype, writable=True))
     full = "_".join([name, np.dtype(dtype).name] + ["parallel"] * parallel)
@@ -109,7 +109,7 @@ def make_classwise(row, stamp):
     return kernel
 
 
-@lru_cache(maxsize=None)
+@cache
 def _classwise(name: str, dtype: Any, parallel: bool) -> Any:
     signature = (array(dtype), array(dtype), types.int64, types.int64, array(dtype, writable=True))
     full = "_".join([name, np.dtype(dtype).name] + ["parallel"] * parallel)

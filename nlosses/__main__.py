@@ -1,0 +1,200 @@
+"""``python -m nlosses`` tells what is installed and what will run where; ``python -m nlosses warm`` fills the kernel cache."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module, metadata, util
+from itertools import product
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import LOSSES, Loss, __version__
+
+FAILED, INTERRUPTED = 1, 130  # 128 + SIGINT, as shells report it
+DTYPES = ("float32", "float64")
+VECTORS = ("sse4.2", "avx", "fma", "neon", "asimd", "sve", "altivec", "vsx", "rvv")
+DRIVERS = ("libcuda.so.1", "nvcuda.dll")
+
+
+class Job(NamedTuple):
+    """One call, which compiles what it needs."""
+
+    label: str
+    run: Callable[[], Any]
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def report() -> None:
+    facts = {
+        "nlosses": f"{__version__}  {Path(__file__).parent}",
+        "Python": f"{platform.python_version()}  {sys.executable}",
+        **{name: version(name) for name in ("numpy", "numba", "llvmlite", "scipy")},
+        "CPU": processor(),
+        "threads": threads(),
+        "cache": cache(),
+        "CUDA": cuda(),
+    }
+    for name, fact in facts.items():
+        print(f"{name:<9} {fact}")
+    rows = [("loss", "class", "family", "")]
+    rows += [(name, loss.spec.module or "", loss.spec.family, summary(loss)) for name, loss in LOSSES.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    print()
+    for *cells, last in rows:
+        print(*(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)), last, sep="  ")
+
+
+def summary(loss: Loss[Any]) -> str:
+    return (loss.__doc__ or "").strip().partition("\n")[0]
+
+
+def version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def processor() -> str:
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features()
+    vectors = sorted(name for name, present in features.items() if present and name.startswith(VECTORS))
+    return f"{llvm.get_host_cpu_name()}  {' '.join(vectors)}"
+
+
+def threads() -> str:
+    import numba
+
+    try:
+        return f"{numba.get_num_threads()}  {import_module('._cpu._threads', __package__).layer()}"
+    except ValueError as error:  # NUMBA_THREADING_LAYER names one that is not there
+        return f"none: {str(error).partition(chr(10))[0]}"
+
+
+def cache_folder() -> Path | None:
+    """Where Numba keeps the kernels: one folder, for their drivers are in one; None if it can write nowhere."""
+    from numba.core.caching import FunctionCache
+
+    try:
+        return Path(FunctionCache(import_module("._cpu.elementwise", __package__).make).cache_path)
+    except RuntimeError:
+        return None
+
+
+def kernels(folder: Path) -> list[Path]:
+    return list(folder.glob("*.nbc"))
+
+
+def cache() -> str:
+    folder = cache_folder()
+    if folder is None:
+        return "none that can be written: kernels are compiled anew in each process; set NUMBA_CACHE_DIR"
+    size = sum(file.stat().st_size for file in (*kernels(folder), *folder.glob("*.nbi")))
+    return f"{len(kernels(folder))} kernels, {size / 1e6:.1f} MB  {folder}"
+
+
+def cuda() -> str:
+    target = f"numba-cuda {version('numba-cuda')}" if util.find_spec("numba_cuda") else "numba-cuda is not installed"
+    return f"{target}; {'a driver is installed' if any(map(loadable, DRIVERS)) else 'no driver'}"
+
+
+def loadable(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+# --- the cache -------------------------------------------------------------------------------------------------------
+
+
+def warm(names: list[str], dtypes: list[str]) -> int:
+    folder = cache_folder()
+    if folder is None:
+        print("There is no folder for the cache that can be written: set NUMBA_CACHE_DIR to one.", file=sys.stderr)
+        return FAILED
+    before, start = len(kernels(folder)), perf_counter()
+    try:
+        for job in shown([job for name, dtype in product(names, dtypes) for job in jobs(LOSSES[name], dtype)]):
+            job.run()
+    except KeyboardInterrupt:
+        print("Interrupted: what was compiled until then stays in the cache.", file=sys.stderr)
+        return INTERRUPTED
+    print(f"{len(kernels(folder)) - before} kernels compiled in {perf_counter() - start:.1f} s; the cache holds {cache()}")
+    return 0
+
+
+def jobs(loss: Loss[Any], dtype: str) -> Iterator[Job]:
+    """The calls that users begin with, each small and large, which are two kernels."""
+    for (x, t), reduction in product(arguments(loss, dtype), ("mean", "none")):
+        for method in (loss, loss.value_and_grad):
+            yield Job(f"{loss.__name__} {dtype}", lambda m=method, x=x, t=t, r=reduction: m(x, t, reduction=r))
+
+
+def arguments(loss: Loss[Any], dtype: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Inputs and targets for all kernels of the first calls."""
+    threads = import_module("._cpu._threads", __package__)
+    large, spec = threads.SERIAL_BELOW.get(threads.layer(), threads.SMALL), loss.spec
+    for size in (1, large):
+        if spec.family == "elementwise":
+            yield tuple(np.full(size, np.clip(0.5, kind.low, kind.high), dtype) for kind in (spec.input, spec.target))
+        else:
+            for classes in (10, 100):
+                rows = size if spec.log_probabilities else -(-size // classes)  # what the number of threads depends on
+                yield np.zeros((rows, classes), dtype), np.zeros(rows, np.int64)
+    if spec.family == "classwise":
+        yield np.zeros((2, 3, 8, 8), dtype), np.zeros((2, 8, 8), np.int64)
+
+
+def shown(work: list[Job]) -> Iterator[Job]:
+    """The jobs one after the other, with a bar and the time left; with lines where there is no terminal or no rich."""
+    if sys.stderr.isatty() and util.find_spec("rich"):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left")
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("", total=len(work))
+            for job in work:
+                progress.update(task, description=job.label)
+                yield job
+                progress.advance(task)
+        return
+    start, label = perf_counter(), ""
+    for done, job in enumerate(work):
+        if job.label != label:
+            label = job.label
+            left = f", about {(perf_counter() - start) / done * (len(work) - done):.0f} s left" if done else ""
+            print(f"[{done:>{len(str(len(work)))}}/{len(work)}] {label}{left}", file=sys.stderr, flush=True)
+        yield job
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m nlosses", description="Tell what is installed and what will run where.")
+    commands = parser.add_subparsers(dest="command", metavar="warm")
+    help_ = "compile the kernels that calls meet first into the disk cache, so that no later process waits for them"
+    warming = commands.add_parser("warm", help=help_, description=help_.capitalize() + ".")
+    warming.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES, help="precisions (default: both)")
+    warming.add_argument(
+        "--loss", nargs="+", choices=LOSSES, default=LOSSES, metavar="NAME", help=f"losses (default: all): {', '.join(LOSSES)}"
+    )
+    options = parser.parse_args(arguments)
+    if options.command == "warm":
+        return warm(list(options.loss), list(options.dtype))
+    report()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,393 @@
+"""Properties that every loss of the registry has, for every option, layout and dtype."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from cases import cases, labelled, sample
+
+import nlosses as nl
+from nlosses import losses as declared
+
+
+def close(a, b, tolerance):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    return a.shape == b.shape and np.all(np.abs(a - b) <= tolerance * np.maximum(1.0, np.abs(b)))
+
+
+# --- the registry ----------------------------------------------------------------------------------------------------
+
+
+def test_registry_is_complete():
+    files = {f.stem for f in __import__("pathlib").Path(declared.__file__).parent.glob("*.py")} - {"__init__"}
+    assert files == {spec.name for spec in declared.SPECS} == set(nl.LOSSES)
+    modules = {spec.module for spec in declared.SPECS}
+    assert set(nl.LOSSES) | modules <= set(nl.__all__)
+    assert all(hasattr(nl, name) for name in nl.__all__)
+
+
+def test_declaration(loss):
+    spec = loss.spec
+    assert getattr(nl, loss.__name__) is loss
+    assert inspect.signature(loss) == spec.signature
+    assert spec.facts
+    assert spec.reference is not None
+    for section in ("Parameters", "Returns", "Raises", "Notes", "References", "Examples"):
+        assert f"{section}\n    {'-' * len(section)}" in loss.__doc__
+    for name in spec.signature.parameters:
+        assert name in loss.__doc__.split("Returns\n")[0]
+
+
+def test_facts(loss):
+    for fact in loss.spec.facts:
+        value = loss(fact.input, fact.target, **fact.options)
+        assert abs(value - fact.value) <= 0.6 * 10.0**-fact.digits, (value, fact)
+
+
+TUTORIAL = [
+    ("binary_cross_entropy", {}, 0.59122998),
+    ("binary_cross_entropy", {"weight": [[0.1, 0.9, 0.1], [0.1, 0.1, 0.9]]}, 0.12723307),
+    ("binary_cross_entropy_with_logits", {}, 0.76784688),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "printed"), TUTORIAL)
+def test_printed_in_tutorials(name, options, printed, dtype):
+    x = np.array([[0.5, 1, 0.8], [0.2, 0.4, 0.6]], dtype)
+    t = np.array([[0, 1, 0], [0, 0, 1]], dtype)
+    assert abs(getattr(nl, name)(x, t, **options) - printed) <= 2**-24 * 2  # they were printed from float32
+
+
+def test_printed_in_tutorials_of_divergence_and_sigmoid(dtype):
+    log_q = nl.log_softmax(np.array([[0.5, 1, 0.8], [0.2, 0.4, 0.6]], dtype), axis=1)
+    p = np.array([[0.3, 0.4, 0.3], [0.1, 0.5, 0.4]], dtype)
+    # Printed as 0.05779626 from float32, whose rounding of terms up to 0.7 it shows; exactly it is 0.0577961913.
+    assert abs(nl.kl_div(log_q, p, reduction="batchmean") - 0.05779626) <= 2**-23
+    probabilities = nl.sigmoid(np.array([0.2, 0.4, 0.6], dtype))
+    assert abs(nl.BCELoss()(probabilities, np.array([0, 1, 1], dtype)) - 0.58288068) <= 2**-24 * 2
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def coefficients(loss, x, t, options):
+    """Coefficients q of a classwise loss with the class axis last, by the documented formula."""
+    rows = np.moveaxis(x, 1, -1) if x.ndim > 1 else x
+    classes = rows.shape[-1]
+    w = np.asarray(options.get("weight", np.ones(classes)))
+    smoothing = options.get("label_smoothing", 0.0)
+    if not labelled(loss, t):
+        t = np.moveaxis(t, 1, -1) if t.ndim > 1 else t
+        return rows, w * ((1 - smoothing) * t + smoothing / classes), None
+    one_hot = np.eye(classes)[t]
+    q = (1 - smoothing) * w * one_hot + smoothing / classes * w
+    live = t != options.get("ignore_index", -100)
+    return rows, q * live[..., None], (w[t] * live).sum()
+
+
+def test_reference(loss):
+    """Unreduced, summed and averaged values agree with an independent implementation."""
+    for x, t, options in cases(loss):
+        if loss.spec.family == "classwise":
+            rows, q, counted = coefficients(loss, x, t, options)
+            expected = loss.spec.reference(rows, q)
+            denominator = expected.size if counted is None else counted
+        else:
+            weight = options.get("weight", np.ones(x.shape))
+            further = {k: v for k, v in options.items() if k != "weight"}
+            expected = weight * loss.spec.reference(x, t, **further)
+            denominator = np.sum(weight) if loss.spec.mean_of_weights else x.size
+        unreduced = loss(x, t, **options, reduction="none")
+        assert close(unreduced, expected, 1e-13)
+        assert close(loss(x, t, **options, reduction="sum"), expected.sum(), 1e-13)
+        assert close(loss(x, t, **options), expected.sum() / denominator, 1e-13)
+        if "batchmean" in loss.spec.reductions:
+            assert close(loss(x, t, **options, reduction="batchmean"), expected.sum() / x.shape[0], 1e-13)
+
+
+def test_compiled_equals_interpreted(loss, dtype):
+    """The point function gives the same in the interpreter, to a few ulp."""
+    if loss.spec.family != "elementwise":
+        return
+    for x, t, options in cases(loss, dtype):
+        mathematics = loss.spec.math
+        for switch, variant in loss.spec.variants.items():
+            mathematics = variant if options.get(switch) else mathematics
+        parameters = [options.get(name) for name in loss.spec.parameters]
+        parameters = [None if p is None else np.broadcast_to(p.astype(dtype), x.shape) for p in parameters]
+        values, slopes = loss.value_and_grad(
+            x, t, **{k: v for k, v in options.items() if k != "weight"}, reduction="none"
+        )
+        for index in np.ndindex(x.shape):
+            picked = [None if p is None else p[index] for p in parameters]
+            value, slope = mathematics.point(x[index], t[index], *picked)
+            assert isinstance(value, dtype)
+            assert isinstance(slope, dtype)
+            eps = 16 * np.finfo(dtype).eps
+            assert abs(values[index] - value) <= eps * max(1, abs(value))
+            assert abs(slopes[index] - slope) <= eps * max(1, abs(slope))
+
+
+# --- derivatives -----------------------------------------------------------------------------------------------------
+
+
+def difference(f, x, direction, h=1e-5):
+    """Fourth-order central difference of f along a direction."""
+    steps = [f(x + k * h * direction) for k in (-2, -1, 1, 2)]
+    return (steps[0] - 8 * steps[1] + 8 * steps[2] - steps[3]) / (12 * h)
+
+
+def test_gradients_are_derivatives(loss):
+    rng = np.random.default_rng(1)
+    for x, t, options in cases(loss, seed=1):
+        for reduction in ("mean", "none"):
+            options = {**options, "reduction": reduction}
+            shape = np.shape(loss(x, t, **options))
+            g = rng.normal(size=shape)
+            v = rng.choice([-1.0, 1.0], x.shape) * 0.1
+            grad = loss.grad(x, t, **options, grad_output=g)
+            slope = difference(lambda y: np.sum(g * loss(y, t, **options)), x, v)  # noqa: B023
+            assert abs(np.sum(grad * v) - slope) <= 1e-8 * max(1, np.abs(grad).sum())
+            if not labelled(loss, t):
+                grad = loss.grad(x, t, **options, grad_output=g, argnums=1)
+                slope = difference(lambda u: np.sum(g * loss(x, u, **options)), t, v)  # noqa: B023
+                assert abs(np.sum(grad * v) - slope) <= 1e-8 * max(1, np.abs(grad).sum())
+
+
+def test_second_derivatives(loss):
+    rng = np.random.default_rng(2)
+    for x, t, options in cases(loss, seed=2):
+        for reduction in ("mean", "none"):
+            options = {**options, "reduction": reduction}
+            g = rng.normal(size=np.shape(loss(x, t, **options)))
+            v = rng.normal(size=x.shape) * 0.1
+            product = loss.hvp(x, t, v, **options, grad_output=g)
+            slope = difference(lambda y: loss.grad(y, t, **options, grad_output=g), x, v)  # noqa: B023
+            assert close(product, slope, 1e-8)
+            diagonal = loss.hessian_diag(x, t, **options, grad_output=g)
+            assert diagonal.shape == x.shape
+            for index in [(0,) * x.ndim, tuple(n - 1 for n in x.shape)]:
+                unit = np.zeros(x.shape)
+                unit[index] = 1
+                assert close(loss.hvp(x, t, unit, **options, grad_output=g)[index], diagonal[index], 1e-13)
+
+
+# --- consistency -----------------------------------------------------------------------------------------------------
+
+
+def test_methods_agree(loss, dtype):
+    for x, t, options in cases(loss, dtype):
+        before = x.copy(), t.copy()
+        for reduction in loss.spec.reductions:
+            if reduction != "none" and reduction != "mean" and x.ndim > 2:
+                continue
+            value = loss(x, t, **options, reduction=reduction)
+            both = loss.value_and_grad(x, t, **options, reduction=reduction)
+            assert np.array_equal(value, both[0])
+            assert np.array_equal(loss.grad(x, t, **options, reduction=reduction), both[1])
+            assert np.asarray(value).dtype == both[1].dtype == dtype
+            assert both[1].shape == x.shape
+            if reduction != "none":
+                assert isinstance(value, dtype)
+            if not labelled(loss, t):
+                value, grads = loss.value_and_grad(x, t, **options, reduction=reduction, argnums=(1, 0))
+                assert np.array_equal(value, both[0])
+                assert np.array_equal(grads[1], both[1])
+                assert np.array_equal(grads[0], loss.grad(x, t, **options, reduction=reduction, argnums=1))
+                assert grads[0].shape == t.shape
+        assert np.array_equal(before[0], x)
+        assert np.array_equal(before[1], t)
+
+
+def test_upstream_gradient(loss):
+    """Linear in grad_output, ones where absent, and zero for zero, also where the loss is infinite."""
+    rng = np.random.default_rng(3)
+    for x, t, options in cases(loss):
+        shape = np.shape(loss(x, t, **options, reduction="none"))
+        g = rng.normal(size=shape)
+
+        def grad(g, x=x, t=t, options=options):
+            return loss.grad(x, t, **options, reduction="none", grad_output=g)
+
+        assert close(grad(2 * g), 2 * grad(g), 1e-15)
+        assert close(grad(g) + grad(1 - g), grad(np.ones(shape)), 1e-13)
+        assert np.array_equal(grad(None), grad(np.ones(shape)))
+        assert not np.any(grad(np.zeros(shape)))
+        assert close(loss.grad(x, t, **options, grad_output=3.0), 3 * loss.grad(x, t, **options), 1e-15)
+
+
+# --- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def layouts(a):
+    """The same elements, held differently."""
+    a = np.asarray(a)
+    yield np.asfortranarray(a)
+    yield np.repeat(a, 2, axis=0)[::2] if a.ndim else a
+    reversed_ = a[::-1].copy()[::-1] if a.ndim else a
+    yield reversed_
+    frozen = a.copy()
+    frozen.flags.writeable = False
+    yield frozen
+    yield a.astype(a.dtype.newbyteorder())
+    unaligned = np.frombuffer(b"x" + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    yield unaligned
+
+
+def test_layouts(loss, dtype):
+    for x, t, options in cases(loss, dtype):
+        value, grad = loss.value_and_grad(x, t, **options, reduction="none")
+        for x2, t2 in zip(layouts(x), layouts(t), strict=True):
+            got = loss.value_and_grad(x2, t2, **options, reduction="none")
+            assert np.array_equal(got[0], value)
+            assert np.array_equal(got[1], grad)
+            assert got[1].dtype == dtype
+        got = loss.value_and_grad(np.asfortranarray(x), t, **options, reduction="none")
+        assert np.array_equal(got[0], value)
+        assert np.array_equal(got[1], grad)
+
+
+def test_other_types(loss):
+    for x, t, options in list(cases(loss))[:4]:
+        half = x.astype(np.float16)
+        value, grad = loss.value_and_grad(half, t if labelled(loss, t) else t.astype(np.float16), **options)
+        assert np.asarray(value).dtype == grad.dtype == np.float16
+        single = loss.value_and_grad(half.astype(np.float32), t if labelled(loss, t) else t.astype(np.float16), **options)
+        assert grad.tolist() == single[1].astype(np.float16).tolist()
+        long = x.astype(np.longdouble)
+        assert loss.grad(long, t, **options).dtype == np.longdouble
+        assert close(loss.grad(long, t, **options), loss.grad(x, t, **options), 1e-15)
+        assert close(loss.grad(x.tolist(), t.tolist(), **options), loss.grad(x, t, **options), 1e-15)
+        mixed = loss.value_and_grad(x.astype(np.float32), t, **options)
+        assert mixed[1].dtype == np.float32
+        assert np.asarray(mixed[0]).dtype == (np.float32 if labelled(loss, t) else np.float64)
+    for kind in (np.int8, np.uint8, np.int32, np.uint64, np.bool_):
+        x, t = sample(loss, (4, 2), np.float32, np.random.default_rng(0))
+        t = np.array([0, 1, 1, 0]) if labelled(loss, t) else np.array([[0, 1], [1, 0], [1, 1], [0, 0]])
+        value, grad = loss.value_and_grad(x, t.astype(kind))
+        expected = loss.value_and_grad(x, t if labelled(loss, t) else t.astype(np.float32))
+        assert value == expected[0]
+        assert np.array_equal(grad, expected[1])
+        assert isinstance(value, np.float32)
+
+
+def test_integer_input_counts_as_float64():
+    value, grad = nl.mse_loss.value_and_grad([1, 2], [0, 0])
+    assert isinstance(value, np.float64)
+    assert grad.dtype == np.float64
+    assert grad.tolist() == [1.0, 2.0]
+
+
+def test_empty_and_scalar(loss, dtype):
+    shapes = {"elementwise": [(0,), (0, 3), (3, 0)], "classwise": [(0, 3), (0, 50), (2, 3, 0)]}[loss.spec.family]
+    for shape in shapes:
+        x, t = sample(loss, shape, dtype, np.random.default_rng(0))
+        for reduction, expected in (("mean", np.nan), ("sum", 0.0)):
+            value, grad = loss.value_and_grad(x, t, reduction=reduction)
+            assert np.array_equal(value, expected, equal_nan=True)
+            assert grad.shape == shape
+        assert loss(x, t, reduction="none").shape == t.shape
+    if loss.spec.family == "elementwise":
+        value, grad = loss.value_and_grad(dtype(0.25), dtype(0.5))
+        assert isinstance(value, dtype)
+        assert isinstance(grad, dtype)
+        assert loss(dtype(0.25), dtype(0.5), reduction="none") == value
+        assert loss.value_and_grad(np.array(0.25, dtype), np.array(0.5, dtype), out=np.array(0, dtype))[1] == grad
+
+
+def test_out(loss, dtype):
+    """`out` is written and returned; it may be the input, overlap it, or have any layout."""
+    for x, t, options in cases(loss, dtype):
+        expected = loss.grad(x, t, **options)
+        out = np.full_like(x, np.nan)
+        assert loss.grad(x, t, **options, out=out) is out
+        assert np.array_equal(out, expected)
+        inside = x.copy()
+        value, grad = loss.value_and_grad(inside, t, **options, out=inside)
+        assert grad is inside
+        assert np.array_equal(inside, expected)
+        assert value == loss(x, t, **options)
+        shared = np.empty(x.size + 1, dtype)
+        before, after = shared[1:].reshape(x.shape), shared[:-1].reshape(x.shape)
+        before[...] = x
+        loss.grad(before, t, **options, out=after)
+        assert np.array_equal(after, expected)
+        fortran = np.asfortranarray(np.full_like(x, np.nan))
+        loss.grad(x, t, **options, out=fortran)
+        assert np.array_equal(fortran, expected)
+        strided = np.full((*x.shape, 2), np.nan, dtype)[..., 0]
+        loss.grad(x, t, **options, out=strided)
+        assert np.array_equal(strided, expected)
+        for second in (loss.hessian_diag, lambda *a, **k: loss.hvp(*a[:2], x, *a[2:], **k)):  # noqa: B023
+            wanted = second(x, t, **options)
+            inside = x.copy()
+            assert second(inside, t, **options, out=inside) is inside
+            assert np.array_equal(inside, wanted)
+        if not labelled(loss, t):
+            target = t.copy()
+            wanted = loss.grad(x, t, **options, argnums=(0, 1))
+            outs = (np.empty_like(x), target)
+            got = loss.grad(x, target, **options, argnums=(0, 1), out=outs)
+            assert got[0] is outs[0]
+            assert got[1] is target
+            assert np.array_equal(got[0], wanted[0])
+            assert np.array_equal(target, wanted[1])
+
+
+def test_long_arrays_take_the_parallel_way(loss, dtype):
+    """Above the threshold the values are those of the parts."""
+    rng = np.random.default_rng(5)
+    shapes = [(60_000,)] if loss.spec.family == "elementwise" else [(9000, 7), (600, 101), (3, 5, 4001)]
+    for shape in shapes:
+        x, t = sample(loss, shape, dtype, rng)
+        value, grad = loss.value_and_grad(x, t, reduction="sum")
+        parts = [
+            loss.value_and_grad(x[a:b], t[a:b], reduction="sum") for a, b in pairwise(np.linspace(0, len(x), 4).astype(int))
+        ]
+        assert np.array_equal(grad, np.concatenate([p[1] for p in parts]))
+        assert close(value, sum(float(p[0]) for p in parts), 4 * np.finfo(dtype).eps)
+
+
+# --- classes ---------------------------------------------------------------------------------------------------------
+
+
+def test_classes(loss):
+    for x, t, options in cases(loss):
+        options = {k: v for k, v in options.items() if k not in loss.spec.module_omits}
+        module = getattr(nl, loss.spec.module)(**options)
+        full = {**options, "reduction": "sum"}
+        module = type(module)(**full)
+        again = pickle.loads(pickle.dumps(module))
+        for m in (module, again):
+            assert m(x, t) == loss(x, t, **full)
+            assert np.array_equal(m.grad(x, t), loss.grad(x, t, **full))
+            assert np.array_equal(m.value_and_grad(x, t)[1], loss.grad(x, t, **full))
+            assert np.array_equal(m.hessian_diag(x, t), loss.hessian_diag(x, t, **full))
+            assert np.array_equal(m.hvp(x, t, x), loss.hvp(x, t, x, **full))
+        assert repr(module).startswith(f"{loss.spec.module}(")
+        assert "reduction='sum'" in repr(module)
+        for name in options:
+            assert f"{name}=" in repr(module)
+    assert repr(getattr(nl, loss.spec.module)()) == f"{loss.spec.module}()"
+
+
+def test_losses_and_functions_pickle(loss):
+    assert pickle.loads(pickle.dumps(loss)) is loss
+    for function in (nl.sigmoid, nl.log_sigmoid, nl.softmax, nl.log_softmax):
+        assert pickle.loads(pickle.dumps(function)) is function
+
+
+def test_legacy_switches(loss, dtype):
+    x, t = sample(loss, (6, 3), dtype, np.random.default_rng(0))
+    meanings = {(None, False): "none", (False, None): "sum", (True, None): "mean", (False, True): "sum", (True, False): "none"}
+    for (size_average, reduce), reduction in meanings.items():
+        with pytest.warns(DeprecationWarning, match=f"use reduction='{reduction}'"):
+            value = loss(x, t, size_average=size_average, reduce=reduce, reduction="mean")
+        assert np.array_equal(value, loss(x, t, reduction=reduction))
+        with pytest.warns(DeprecationWarning, match=f"use reduction='{reduction}'"):
+            module = getattr(nl, loss.spec.module)(size_average=size_average, reduce=reduce)
+        assert module.reduction == reduction
