@@ -109,11 +109,12 @@ class Torch:
     """Torch's eager mode, and its compiler where a C++ compiler works."""
 
     def __init__(self, threads: int) -> None:
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # no pool of idle compilers beside the measurement
         import torch
 
         self.torch = torch
         torch.set_num_threads(threads)
-        self.version = f"torch {torch.__version__}"
+        self.versions = [("torch", torch.__version__)]
         self.without = ""
         try:
             torch.compile(lambda x: x + 1)(torch.zeros(8))
@@ -145,11 +146,12 @@ class Jax:
 
     def __init__(self, threads: int) -> None:
         os.environ["NPROC"] = str(threads)  # the size of XLA's thread pool
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA reports slow constant folding as an error
         import jax
         import optax
 
         self.jax, self.optax = jax, optax
-        self.version = f"jax {jax.__version__}, optax {optax.__version__}"
+        self.versions = [("jax", jax.__version__), ("optax", optax.__version__)]
         self.without = ""
 
     def calls(self, case: Case, x: np.ndarray, t: np.ndarray) -> dict[str, Call]:
@@ -183,6 +185,8 @@ def peers(threads: int) -> tuple[list[Any], list[str]]:
 def verify(case: Case, name: str, result: Any, expected: tuple[float, np.ndarray]) -> None:
     """Stop the program if a contender's value or gradient is wrong: a wrong result is fast for nothing."""
     value, grad = result
+    if hasattr(value, "detach"):
+        value = value.detach()
     error = abs(float(value) / expected[0] - 1)
     grad_error = np.abs(np.asarray(grad) - expected[1]).max() / np.abs(expected[1]).max()
     if np.shape(grad) != case.shape or not (error < 1e-5 and grad_error < 1e-5):

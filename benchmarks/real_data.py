@@ -229,7 +229,8 @@ def convex(report: Report, title: str, data: Data, loss: nl.Loss[Any], k: int, r
     report.optima[title] = value
     difference = objective(ours.theta)[0] / value - 1
     report.check(
-        abs(difference) <= report.tolerance, f"{title}: objective of L-BFGS-B within {difference:+.0e} of scikit-learn's"
+        abs(difference) <= report.tolerance,
+        f"{title}: objective of L-BFGS-B within {difference:+.0e} of scikit-learn's",
     )
     same = accuracy(network.logits(ours.theta, data.X_test), data.y_test) == score
     report.check(same, f"{title}: test accuracy of L-BFGS-B {'equal to' if same else 'differs from'} scikit-learn's")

@@ -126,7 +126,7 @@ def show(results: list[dict[str, Any]]) -> None:
 
     times = Table(title="Time of value and gradient, float32", title_justify="left", box=SIMPLE_HEAD)
     against = Table(
-        title="The same as ratios: peer / nlosses (above 1: nlosses is faster), limit / nlosses as a share",
+        title="Ratios peer / nlosses (above 1: nlosses is faster), shares of the limit",
         title_justify="left", box=SIMPLE_HEAD,
     )  # fmt: skip
     memory = Table(title="Additional memory of nlosses at its peak", title_justify="left", box=SIMPLE_HEAD)
@@ -151,7 +151,7 @@ def show(results: list[dict[str, Any]]) -> None:
     against.add_row("geometric mean", *written([mean(list(column)) for column in zip(*rows, strict=True)]))
     for table in (times, against, memory):
         console.print(table)
-    console.print("Memory: by tracemalloc, which sees NumPy's arrays; the kernels' own scratch is a few kB a thread.")
+    console.print("By tracemalloc: NumPy's arrays and Python's objects, not what compiled code allocates for itself.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -179,14 +179,16 @@ def main(argv: list[str] | None = None) -> int:
     found, left_out = _contenders.peers(args.threads)
     numba.get_num_threads()
     numba.njit(parallel=True)(_contenders._one_read_one_write)(np.zeros(1), np.zeros(1))
+    versions = [("nlosses", _contenders.nl.__version__), ("Python", platform.python_version())]
+    versions += [(module.__name__, module.__version__) for module in (np, numba)]
+    versions += [version for peer in found for version in peer.versions]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # of the last minute
     facts = {
         "machine": f"{cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "threads": f"{args.threads} (numba's layer: {numba.threading_layer()})",
-        "versions": ", ".join(
-            [f"nlosses {_contenders.nl.__version__}", f"Python {platform.python_version()}", f"numpy {np.__version__}"]
-            + [f"numba {numba.__version__}", *(peer.version for peer in found)]
-        ),
+        "load": f"{load:.2f}" + (", so other programs are running: quote no ratio of this run" if load > 0.5 else ""),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions),
         "method": f"{rounds} rounds in turns, median of the rounds' minima",
     }
     for name, text in facts.items():
@@ -213,9 +215,7 @@ def main(argv: list[str] | None = None) -> int:
                 progress.advance(task)
                 calls |= _contenders.limit(case, x, t)
                 times = measure(calls, rounds, share, lambda: progress.advance(task))
-                results.append(
-                    {"case": case.name, "seconds": times, "bytes": {"gradient": case.gradient_bytes, **used}}
-                )
+                results.append({"case": case.name, "seconds": times, "bytes": {"gradient": case.gradient_bytes, **used}})
         return 0
 
     status = _terminal.guarded(work, lambda: show(results))

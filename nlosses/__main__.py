@@ -7,6 +7,7 @@ import ctypes
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module, metadata, util
 from itertools import product
 from pathlib import Path
@@ -137,9 +138,8 @@ def warm(names: list[str], dtypes: list[str]) -> int:
 
 def jobs(loss: Loss[Any], dtype: str) -> Iterator[Job]:
     """The calls that users begin with, each small and large, which are two kernels."""
-    for (x, t), reduction in product(arguments(loss, dtype), ("mean", "none")):
-        for method in (loss, loss.value_and_grad):
-            yield Job(f"{loss.__name__} {dtype}", lambda m=method, x=x, t=t, r=reduction: m(x, t, reduction=r))
+    for (x, t), method, reduction in product(arguments(loss, dtype), (loss, loss.value_and_grad), ("mean", "none")):
+        yield Job(f"{loss.__name__} {dtype}", partial(method, x, t, reduction=reduction))
 
 
 def arguments(loss: Loss[Any], dtype: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -148,7 +148,8 @@ def arguments(loss: Loss[Any], dtype: str) -> Iterator[tuple[np.ndarray, np.ndar
     large, spec = threads.SERIAL_BELOW.get(threads.layer(), threads.SMALL), loss.spec
     for size in (1, large):
         if spec.family == "elementwise":
-            yield tuple(np.full(size, np.clip(0.5, kind.low, kind.high), dtype) for kind in (spec.input, spec.target))
+            x, t = (np.full(size, np.clip(0.5, interval.low, interval.high), dtype) for interval in (spec.input, spec.target))
+            yield x, t
         else:
             for classes in (10, 100):
                 rows = size if spec.log_probabilities else -(-size // classes)  # what the number of threads depends on

@@ -37,7 +37,7 @@ def compute_dtype(*arrays: np.ndarray) -> np.dtype:
 
 def result_dtype(array: np.ndarray) -> np.dtype:
     """Type of the gradient with respect to `array`: its own, and float64 for integers."""
-    return array.dtype if array.dtype.kind == "f" else F8
+    return array.dtype.newbyteorder("=") if array.dtype.kind == "f" else F8
 
 
 def value_dtype(*arrays: np.ndarray) -> np.dtype:

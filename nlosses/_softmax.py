@@ -40,8 +40,7 @@ def coefficient(w, t, keep, even):
     T = type(keep)
     if even is None:
         return T(0)
-    q = even if t is None else keep * t + even
-    return q if w is None else w * q
+    return w * even if t is None else w * (keep * t + even)
 
 
 def slope(S, q, p):

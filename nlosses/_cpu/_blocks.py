@@ -7,7 +7,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .._scalar import maximum, product
+from .._scalar import maximum
 from ._jit import inlined, jitable, optional, summable
 
 #: Elements that one vector loop runs over.  Their sum is taken in the caller's precision, which is a third quicker than in
@@ -97,14 +97,6 @@ def lane_buffer(dtype):
 def as_in(number, x):
     """`number` in the precision of the array x, and None where there is none."""
     return x.dtype.type(number)
-
-
-@inlined
-def weighted(weight, x):
-    """``weight * x``, where a weight of 0 masks infinities; and x where there is no weight."""
-    if weight is None:
-        return x
-    return product(weight, x)
 
 
 @optional

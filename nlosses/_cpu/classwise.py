@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,16 @@ FEW = 32
 BLOCK = 4096
 
 
+@lru_cache(maxsize=64)
+def _ones(classes: int, dtype: Any) -> np.ndarray:
+    """Weights where there are none."""
+    return np.ones(classes, dtype)
+
+
 @cache
 def _kernel(
-    point: Any, curvature: Any, mode: str, dtype: Any, driver: Any, labelled: bool | None, smooth: bool, weighted: bool,
-    upstream: bool, unreduced: bool, in_place: bool, parallel: bool,
+    point: Any, curvature: Any, mode: str, dtype: Any, driver: Any, labelled: bool | None, smooth: bool, in_place: bool,
+    parallel: bool,
 ) -> Any:  # fmt: skip
     finish = driver.FINISH.get(mode)
     read, written = array(dtype), array(dtype, writable=True)
@@ -30,21 +36,16 @@ def _kernel(
         written if in_place else read,
         array(np.int64) if labelled is True else types.none,
         read if labelled is False else types.none,
-        read if weighted else types.none,
-        read if mode == "hvp" else types.none,
-        read if upstream else types.none,
+        read, read if mode == "hvp" else types.none, read,
         types.int64, types.int64, types.int64,
         types.float64, types.float64 if smooth else types.none, types.int64, types.float64,
-        written if unreduced else types.none,
-        types.none if finish is None or in_place else written,
+        written, types.none if finish is None or in_place else written,
     )  # fmt: skip
-    cells = {
-        "point": point, "curvature": curvature if mode in ("hessian", "hvp") else None, "finish": finish,
-        "in_place": in_place,
-    }  # fmt: skip
-    options = {"labels": labelled, "smooth": smooth, "weight": weighted, "upstream": upstream, "none": unreduced}
+    cells = {"point": point, "curvature": curvature if mode in ("hessian", "hvp") else None, "finish": finish}
+    if driver is rows:
+        cells["in_place"] = in_place
     parts = [name_of(point), mode, np.dtype(dtype).name, driver.__name__.rpartition(".")[2]]
-    parts += [name for name, on in options.items() if on]
+    parts += ["labels"] * (labelled is True) + ["probabilities"] * (labelled is False) + ["smooth"] * smooth
     parts += ["in_place"] * in_place + ["parallel"] * parallel
     return build(driver.make, "_".join(parts), cells, signature, parallel)
 
@@ -66,24 +67,23 @@ def run(
     values: np.ndarray | None = None,
     out: np.ndarray | None = None,
 ) -> float:
-    """Sum of the values of all rows (0 where they go to `values`); the scaled derivative goes to `out`, which may be `x`.
+    """Sum of the values of all rows, which go to `values` too if that is given; the scaled derivative goes to `out`, which may
+    be `x`.
 
     `layout` is (classes, inner): `x` is flat and of the shape (N, classes, inner).  The modes are the functions of
     `rows.FINISH`, and "value".
     """
     classes, inner = layout
     driver = tiles if inner > 1 or classes <= FEW else rows
-    in_place = out is x
+    in_place = out is x and driver is rows
     labelled = None if target is None else target.dtype.kind == "i"
-
-    key = (
-        point, curvature, mode, x.dtype, driver, labelled, even is not None, weight is not None, upstream is not None,
-        values is not None, in_place,
-    )  # fmt: skip
+    none = np.empty(0, x.dtype)
+    key = (point, curvature, mode, x.dtype, driver, labelled, even is not None, in_place)
     return _threads.run(
-        x.size, _kernel, key, x, target if labelled is True else None, target if labelled is False else None, weight, vector,
-        upstream, classes, inner, tiles.lanes_for(classes, x.itemsize), keep, even, ignored, scale, values,
-        None if in_place else out,
+        x.size, _kernel, key, x, target if labelled is True else None, target if labelled is False else None,
+        _ones(classes, x.dtype) if weight is None else weight, vector, none if upstream is None else upstream,
+        classes, inner, tiles.lanes_for(classes, x.itemsize), keep, even, ignored, scale,
+        none if values is None else values, None if in_place else out,
     )  # fmt: skip
 
 
@@ -105,16 +105,15 @@ def make_gather(point, curvature, stamp):
                 if y != ignored:
                     n, d = divmod(i, inner)
                     k = (n * classes + y) * inner + d
-                    own = 1.0 if weight is None else np.float64(weight[y])
+                    own = np.float64(weight[y])
                     u = product(own, -np.float64(x[k]))
                     value, slope = point(u)
-                    if out is not None:
+                    if out.size > 0:
                         derivative = -own * slope if curvature is None else own * own * curvature(u)
-                        up = 1.0 if upstream is None else np.float64(upstream[i])
+                        up = np.float64(upstream[i]) if upstream.size > 0 else 1.0
                         out[k] = T(product(up, derivative * scale))
-                if values is None:
-                    total, error = compensated(total, error, value)
-                else:
+                total, error = compensated(total, error, value)
+                if values.size > 0:
                     values[i] = T(value)
             partial[b] = closed(total, error)
         return total_of(partial)
@@ -123,19 +122,14 @@ def make_gather(point, curvature, stamp):
 
 
 @cache
-def _gather(
-    point: Any, curvature: Any, dtype: Any, weighted: bool, upstream: bool, unreduced: bool, grad: bool, parallel: bool
-) -> Any:
+def _gather(point: Any, curvature: Any, dtype: Any, parallel: bool) -> Any:
     read, written = array(dtype), array(dtype, writable=True)
     signature = (
-        read, array(np.int64), read if weighted else types.none, read if upstream else types.none,
-        types.int64, types.int64, types.int64, types.float64,
-        written if unreduced else types.none, written if grad else types.none,
+        read, array(np.int64), read, read, types.int64, types.int64, types.int64, types.float64, written, written
     )  # fmt: skip
-    flags = "".join(f for f, on in zip("wung", (weighted, upstream, unreduced, grad), strict=True) if on)
-    name = f"{name_of(point)}_gather_{np.dtype(dtype).name}_{flags}"
-    name += ("_curvature" if curvature is not None else "") + ("_parallel" if parallel else "")
-    return build(make_gather, name, {"point": point, "curvature": curvature}, signature, parallel)
+    parts = [name_of(point), "gather", np.dtype(dtype).name]
+    parts += ["curvature"] * (curvature is not None) + ["parallel"] * parallel
+    return build(make_gather, "_".join(parts), {"point": point, "curvature": curvature}, signature, parallel)
 
 
 def gather(
@@ -152,7 +146,9 @@ def gather(
     out: np.ndarray | None,
 ) -> float:
     """As `run`, for log-probabilities; `out` must hold zeros.  With `curvature`, `out` is the diagonal of the Hessian."""
-    key = (
-        point, curvature, x.dtype, weight is not None, upstream is not None, values is not None, out is not None
+    none = np.empty(0, x.dtype)
+    return _threads.run(
+        target.size, _gather, (point, curvature, x.dtype), x, target,
+        _ones(layout[0], x.dtype) if weight is None else weight, none if upstream is None else upstream, *layout, ignored,
+        scale, none if values is None else values, none if out is None else out,
     )  # fmt: skip
-    return _threads.run(target.size, _gather, key, x, target, weight, upstream, *layout, ignored, scale, values, out)

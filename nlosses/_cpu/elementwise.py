@@ -9,19 +9,26 @@ import numpy as np
 from numba import prange, types
 
 from . import _threads
-from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, staged, total_of, weighted
+from .._scalar import product
+from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, staged, total_of
 from ._jit import array, build, name_of
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
 Operand = tuple[Any, int, int]
 
 
-def make(function, with_value, parameters_taken, in_place, stamp):
-    """The kernel of one scalar function: ``point`` (`with_value`) or one of its further derivatives."""
+def make(function, with_value, parameters_taken, general, in_place, stamp):
+    """The kernel of one scalar function: ``point`` (`with_value`) or one of its further derivatives.
+
+    The `general` kernel takes weights, an upstream gradient and a vector, all ones where absent, writes unreduced values
+    where `values` has room for them, and collects its result in a buffer before it writes it, so that `out` may be the
+    input.  The other one has nothing of it, and is as fast as can be.
+    """
 
     def kernel(x, t, weight, upstream, vector, parameters, scale, values, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
-        c = x.dtype.type(scale)
+        T = x.dtype.type
+        c = T(scale)
         n_blocks = (x.size + BLOCK - 1) // BLOCK
         partial = np.empty(n_blocks)
         for b in prange(n_blocks):
@@ -34,18 +41,21 @@ def make(function, with_value, parameters_taken, in_place, stamp):
                 # Loops over views vectorise; loops over a range of the whole array do not (index wrap-around).
                 xs = x[lo:hi]
                 ts = t[lo:hi]
-                ws = staged(weight, lo, n)
-                us = staged(upstream, lo, n)
-                qs = staged(vector, lo, n)
                 if parameters_taken > 0:
                     ps = staged(parameters[0], lo, n)
                 if parameters_taken > 1:
                     rs = staged(parameters[1], lo, n)
-                if values is not None:
-                    vs = values[lo:hi]
-                if out is not None:
-                    gs = xs if in_place else out[lo:hi]
-                s = x.dtype.type(0)
+                if general:
+                    ws = staged(weight, lo, n)
+                    us = staged(upstream, lo, n)
+                    qs = staged(vector, lo, n)
+                    vs = np.empty(n, x.dtype)
+                    gs = np.empty(n, x.dtype)
+                elif in_place:
+                    gs = xs
+                elif out is not None:
+                    gs = out[lo:hi]
+                s = T(0)
                 for i in range(n):
                     if parameters_taken == 0:
                         result = function(xs[i], ts[i])
@@ -53,19 +63,25 @@ def make(function, with_value, parameters_taken, in_place, stamp):
                         result = function(xs[i], ts[i], pick(ps, i))
                     else:
                         result = function(xs[i], ts[i], pick(ps, i), pick(rs, i))
-                    w = pick(ws, i)
                     if with_value:
-                        v = weighted(w, result[0])
-                        g = weighted(w, result[1])
-                        if values is None:
-                            s = add(s, v)
-                        else:
+                        v = result[0]
+                        g = result[1]
+                        if general:
+                            v = product(ws[i], v)
                             vs[i] = v
+                        s = add(s, v)
                     else:
-                        g = weighted(w, result)
-                    if out is not None:
-                        gs[i] = weighted(pick(qs, i), weighted(pick(us, i), g)) * c
+                        g = result
+                    if general:
+                        gs[i] = product(us[i] * qs[i], product(ws[i], g)) * c
+                    elif out is not None:
+                        gs[i] = g * c
                 total, error = compensated(total, error, np.float64(s))
+                if general:
+                    if values.size > 0:
+                        values[lo:hi] = vs
+                    if out is not None:
+                        out[lo:hi] = gs
             partial[b] = closed(total, error)
         return total_of(partial)
 
@@ -74,28 +90,26 @@ def make(function, with_value, parameters_taken, in_place, stamp):
 
 @cache
 def _kernel(
-    function: Any, with_value: bool, dtype: Any, operands: tuple[bool, ...], taken: tuple[bool, ...], unreduced: bool,
-    out: str, parallel: bool,
+    function: Any, with_value: bool, dtype: Any, taken: tuple[bool, ...], general: bool, out: str, parallel: bool
 ) -> Any:
     operand = types.Tuple((array(dtype), types.int64, types.int64))
-    optional = [operand if present else types.none for present in operands]
-    parameters = types.Tuple([operand if present else types.none for present in taken])
+    written = array(dtype, writable=True)
     signature = (
-        array(dtype, writable=out == "input"), array(dtype), *optional, parameters, types.float64,
-        array(dtype, writable=True) if unreduced else types.none,
-        {"array": array(dtype, writable=True), "input": types.boolean, "": types.none}[out],
-    )  # fmt: skip
-    cells = {
-        "function": function, "with_value": with_value, "parameters_taken": len(taken), "in_place": out == "input",
-    }  # fmt: skip
-    name = "_".join(
-        [name_of(function), np.dtype(dtype).name]
-        + ["".join("01"[p] for p in (*operands, *taken))]
-        + (["none"] if unreduced else [])
-        + ([out] if out else [])
-        + (["parallel"] if parallel else [])
+        written if out == "in_place" else array(dtype),
+        array(dtype),
+        *[operand if general else types.none] * 3,
+        types.Tuple([operand if present else types.none for present in taken]),
+        types.float64,
+        written if general else types.none,
+        {"array": written, "in_place": types.boolean, "": types.none}[out],
     )
-    return build(make, name, cells, signature, parallel)
+    cells = {
+        "function": function, "with_value": with_value, "parameters_taken": len(taken), "general": general,
+        "in_place": out == "in_place",
+    }  # fmt: skip
+    parts = [name_of(function), np.dtype(dtype).name, *("with" if present else "without" for present in taken)]
+    parts += ["general"] * general + [out] * bool(out) + ["parallel"] * parallel
+    return build(make, "_".join(parts), cells, signature, parallel)
 
 
 def run(
@@ -111,12 +125,17 @@ def run(
     values: np.ndarray | None = None,
     out: np.ndarray | None = None,
 ) -> float:
-    """Sum of the values (0 where they go to `values`); the scaled derivative goes to `out`, which may be `x`."""
-    key = (
-        function, with_value, x.dtype, (weight is not None, upstream is not None, vector is not None),
-        tuple([p is not None for p in parameters]) if parameters else (), values is not None,
-        "" if out is None else "input" if out is x else "array",
-    )  # fmt: skip
+    """Sum of the values, which go to `values` too if that is given; the scaled derivative goes to `out`, which may be `x`."""
+    taken = tuple([p is not None for p in parameters]) if parameters else ()
+    if weight is None and upstream is None and vector is None and values is None and with_value:
+        kind = "" if out is None else "in_place" if out is x else "array"
+        key = (function, with_value, x.dtype, taken, False, kind)
+        return _threads.run(
+            x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, True if out is x else out
+        )
+    one = (np.ones(1, x.dtype), max(x.size, 1), 1)
+    key = (function, with_value, x.dtype, taken, True, "" if out is None else "array")
     return _threads.run(
-        x.size, _kernel, key, x, t, weight, upstream, vector, parameters, scale, values, True if out is x else out
-    )
+        x.size, _kernel, key, x, t, weight or one, upstream or one, vector or one, parameters, scale,
+        np.empty(0, x.dtype) if values is None else values, out,
+    )  # fmt: skip

@@ -7,7 +7,7 @@ from numba import prange
 
 from .._scalar import log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import BLOCK, CHUNK, add, as_in, closed, compensated, pick, top_of, total_of, view, weighted
+from ._blocks import BLOCK, CHUNK, add, as_in, closed, compensated, pick, top_of, total_of, view
 from ._jit import inlined, jitable
 
 
@@ -25,7 +25,7 @@ def sums(xs, ts, weight, m, keep, even, gs):
         hi = min(lo + CHUNK, xs.size)
         xc = xs[lo:hi]
         tc = view(ts, lo, hi)
-        wc = view(weight, lo, hi)
+        wc = weight[lo:hi]
         gc = view(gs, lo, hi)
         sc = T(0)
         uc = T(0)
@@ -39,7 +39,7 @@ def sums(xs, ts, weight, m, keep, even, gs):
             sc = add(sc, e if below else T(0))
             nc += np.int32(0) if below else np.int32(1)
             if even is not None:
-                q = coefficient(pick(wc, j), pick(tc, j), keep, even)
+                q = coefficient(wc[j], pick(tc, j), keep, even)
                 uc = add(uc, product(q, gap(x, m)))
                 Sc = add(Sc, q)
                 Rc = add(Rc, q if below else T(0))
@@ -75,9 +75,9 @@ def grad(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
             gs[j] = factor * gs[j]
     else:
         for j in range(gs.size):
-            gs[j] = slope(factor, T(k) * coefficient(pick(weight, j), pick(ts, j), keep, even), gs[j])
+            gs[j] = slope(factor, T(k) * coefficient(weight[j], pick(ts, j), keep, even), gs[j])
     if ts is None:
-        q = coefficient(pick(weight, y), None, keep, even)
+        q = coefficient(weight[y], None, keep, even)
         gs[y] = T(k * slope(S, own + q, e_own * r))
     if peak >= 0:
         gs[peak] = T(k * slope_at_peak(R, S, s, r))
@@ -87,7 +87,7 @@ def grad(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
 def slope_of(j, e, ts, weight, y, r, S, own, keep, even):
     """du/dx of class j, without the care for the maximum that a gradient needs."""
     T = type(e)
-    q = coefficient(pick(weight, j), pick(ts, j), keep, even) + (T(own) if j == y else T(0))
+    q = coefficient(weight[j], pick(ts, j), keep, even) + (T(own) if j == y else T(0))
     return slope(T(S), q, e * T(r))
 
 
@@ -130,7 +130,7 @@ def hvp(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
 def target_grad(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = gs.dtype.type
     for j in range(gs.size):
-        gs[j] = T(k) * keep * weighted(pick(weight, j), gap(xs[j], m) + T(rest))
+        gs[j] = T(k) * keep * product(weight[j], gap(xs[j], m) + T(rest))
 
 
 def softmax(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
@@ -169,7 +169,7 @@ def block(
         if labels is not None:
             y = labels[i]
             if y == ignored:  # its logits are not even looked at
-                if values is not None:
+                if values.size > 0:
                     values[i] = T(0)
                 if out is not None:
                     for j in range(classes):
@@ -183,19 +183,18 @@ def block(
         rest = log1p(s)
         own = 0.0
         if labels is not None:
-            own = weighted(pick(weight, y), np.float64(keep))
+            own = np.float64(weight[y]) * keep
             S += own
             R += own if x_own != m else 0.0
             u += product(own, gap(np.float64(x_own), np.float64(m)))
         u += product(S, rest)
         value, d = point(u)
-        if values is None:
-            total, error = compensated(total, error, value)
-        else:
+        total, error = compensated(total, error, value)
+        if values.size > 0:
             values[i] = T(value)
         if out is not None:
             k = scale
-            if upstream is not None:
+            if upstream.size > 0:
                 k = product(np.float64(upstream[i]), scale)
             k2 = None
             if curvature is not None:

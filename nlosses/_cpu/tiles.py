@@ -11,7 +11,7 @@ from numba import prange
 
 from .._scalar import log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import LANES, add, as_in, closed, compensated, lane_buffer, pick, total_of, weighted
+from ._blocks import LANES, add, as_in, closed, compensated, lane_buffer, pick, total_of
 from ._jit import inlined, jitable, optional
 
 #: Positions of one unit of parallel work, in whole tiles.
@@ -105,7 +105,7 @@ def sums(xs, ts, weight, m, keep, even, es, part, s, n, u, S, R):
     for c in range(classes):
         line = xs[c]
         es_c = es[c]
-        w = pick(weight, c)
+        w = weight[c]
         for p in range(lanes):
             x = line[p]
             e = lifted(x, m[p])
@@ -142,7 +142,7 @@ def grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
         for p in range(lanes):
             at_label[p] = es[y[p], p]
         for p in range(lanes):
-            q = own[p] + coefficient(pick(weight, y[p]), None, keep, even)
+            q = own[p] + coefficient(weight[y[p]], None, keep, even)
             usual = T(k[p] * slope(S[p], q, at_label[p] * np.float64(r[p])))
             at_label[p] = at_peak[p] if (s[p] < T(1)) & (at_label[p] == T(1)) else usual
     for c in range(classes):
@@ -151,7 +151,7 @@ def grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
             for p in range(lanes):
                 line[p] = factor[p] * line[p]
         else:
-            w = pick(weight, c)
+            w = weight[c]
             for p in range(lanes):
                 q = coefficient(w, pick(ts, (c, p)), keep, even)
                 usual = slope(factor[p], narrow_k[p] * q, line[p])
@@ -173,7 +173,7 @@ def hessian(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, 
     T = es.dtype.type
     for c in range(es.shape[0]):
         line = es[c]
-        w = pick(weight, c)
+        w = weight[c]
         for p in range(es.shape[1]):
             e = line[p]
             h = T(k[p] * S[p]) * spread(e, s[p], r[p])
@@ -191,7 +191,7 @@ def hvp(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
         along[p] = 0.0
     for c in range(es.shape[0]):
         line = es[c]
-        w = pick(weight, c)
+        w = weight[c]
         for p in range(es.shape[1]):
             v = vs[c, p]
             dot[p] += np.float64(line[p] * r[p]) * v
@@ -199,7 +199,7 @@ def hvp(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
                 along[p] += slope_of(c, p, line[p], ts, w, y, r, S, own, keep, even) * v
     for c in range(es.shape[0]):
         line = es[c]
-        w = pick(weight, c)
+        w = weight[c]
         for p in range(es.shape[1]):
             e = line[p]
             h = T(k[p] * S[p]) * (e * r[p]) * (vs[c, p] - T(dot[p]))
@@ -211,9 +211,9 @@ def hvp(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
 def target_grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = es.dtype.type
     for c in range(es.shape[0]):
-        w = pick(weight, c)
+        w = weight[c]
         for p in range(es.shape[1]):
-            es[c, p] = T(k[p]) * keep * weighted(w, gap(xs[c, p], m[p]) + rest[p])
+            es[c, p] = T(k[p]) * keep * product(w, gap(xs[c, p], m[p]) + rest[p])
 
 
 def softmax(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
@@ -284,7 +284,7 @@ def block(
                         xs[c, p] = T(0)
                 else:
                     y[p] = label
-                    own[p] = weighted(pick(weight, label), np.float64(keep))
+                    own[p] = np.float64(weight[label]) * keep
             for p in range(lanes):
                 x_own[p] = xs[y[p], p]
         sums(xs, ts, weight, m, keep, even, es, part, s_wide, n, u, S, R)
@@ -292,7 +292,7 @@ def block(
             s[p] = others(T(s_wide[p]), n[p], m[p])
             rest[p] = log1p(s[p])
             r[p] = T(1) / (T(1) + s[p])
-        if upstream is not None:
+        if upstream.size > 0:
             for p in range(count):
                 k[p] = product(np.float64(upstream[first + p]), k[p])
         for p in range(lanes):
@@ -309,12 +309,11 @@ def block(
         if labels is not None:
             for p in range(count):
                 u[p] = u[p] if labels[first + p] != ignored else 0.0
-        if values is None:
-            part_sum = 0.0
-            for p in range(count):
-                part_sum = add(part_sum, u[p])
-            total, error = compensated(total, error, part_sum)
-        else:
+        tile_sum = 0.0
+        for p in range(count):
+            tile_sum = add(tile_sum, u[p])
+        total, error = compensated(total, error, tile_sum)
+        if values.size > 0:
             for p in range(count):
                 values[first + p] = T(u[p])
         if out is not None:
@@ -323,7 +322,7 @@ def block(
     return closed(total, error)
 
 
-def make(point, curvature, finish, in_place, stamp):
+def make(point, curvature, finish, stamp):
     """The kernel of one loss and one derivative (`finish`, or None for the value alone)."""
 
     def kernel(
@@ -338,7 +337,7 @@ def make(point, curvature, finish, in_place, stamp):
         for b in prange(n_blocks):
             partial[b] = block(
                 point, curvature, finish, np.int64(b), x, labels, probabilities, weight, vector, upstream, classes, inner,
-                lanes, kept, evenly, ignored, scale, values, x if in_place else out,
+                lanes, kept, evenly, ignored, scale, values, out,
             )  # fmt: skip
         return total_of(partial)
 
