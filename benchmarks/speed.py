@@ -151,7 +151,7 @@ def show(results: list[dict[str, Any]]) -> None:
     against.add_row("geometric mean", *written([mean(list(column)) for column in zip(*rows, strict=True)]))
     for table in (times, against, memory):
         console.print(table)
-    console.print("By tracemalloc: NumPy's arrays and Python's objects, not what compiled code allocates for itself.")
+    console.print("By tracemalloc, which sees the arrays of NumPy and those that Numba's compiled code allocates.")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -26,8 +26,8 @@ def same_memory(a: np.ndarray, b: np.ndarray) -> bool:
 class Result:
     """The derivative with respect to `argument`, of its shape and dtype.
 
-    `kernel_out` is what the kernel writes: contiguous, of the compute dtype and the loss's shape.  It is `kernel_argument`
-    itself where the caller's `out` is the memory of the argument, and never overlaps the arrays of `used`.
+    `kernel_out` is what the kernel writes: contiguous, of the compute dtype and the loss's shape.  It may be the memory of
+    `kernel_argument`, element for element, but never overlaps the arrays of `used`.
     """
 
     __slots__ = ("argument", "buffer", "kernel_out", "out")
@@ -52,11 +52,10 @@ class Result:
         _validate.out(owner, out, argument.shape, _arrays.result_dtype(argument))
         contiguous = out.flags.f_contiguous if order == "F" else out.flags.c_contiguous
         if type(out) is np.ndarray and contiguous and out.dtype == dtype and out.shape == shape:
-            clear = not any(np.may_share_memory(out, array) for array in used)
             flat = _arrays.flat(out)
+            clear = not any(np.may_share_memory(out, array) for array in used)
             if clear and kernel_argument is not None and np.may_share_memory(out, kernel_argument):
-                clear = same_memory(flat, kernel_argument) and kernel_argument.flags.writeable
-                flat = kernel_argument
+                clear = same_memory(flat, kernel_argument)
             if clear:
                 self.buffer = out
                 self.kernel_out = flat

@@ -69,28 +69,25 @@ def view(block, lo, hi):
     return block[lo:hi]
 
 
-#: Room of a `lane_buffer`.
-LANES = 256
-
-
 @intrinsic
 def _on_stack(typing_context, dtype):
     pointer = types.CPointer(dtype.dtype)
 
     def generate(context, builder, signature, args):
         kind = context.get_data_type(dtype.dtype)
-        return cgutils.alloca_once(builder, kind, size=LANES)
+        return cgutils.alloca_once(builder, kind, size=CHUNK)
 
     return pointer(dtype), generate
 
 
 @inlined
-def lane_buffer(dtype):
-    """An array of `LANES` numbers on the stack, which LLVM knows to overlap with nothing.
+def stack_buffer(dtype):
+    """An array of `CHUNK` numbers on the stack, which LLVM knows to overlap with nothing.
 
-    Of heap arrays it must ask while running, and when a loop has more than a few it gives up and does not vectorise.
+    Of other arrays it must ask while running: a loop over more than a few does not vectorise, and one over two that happen
+    to lie side by side runs element by element and adds in another order.
     """
-    return carray(_on_stack(dtype), LANES)
+    return carray(_on_stack(dtype), CHUNK)
 
 
 @optional

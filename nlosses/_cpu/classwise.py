@@ -27,26 +27,23 @@ def _ones(classes: int, dtype: Any) -> np.ndarray:
 
 @cache
 def _kernel(
-    point: Any, curvature: Any, mode: str, dtype: Any, driver: Any, labelled: bool | None, smooth: bool, in_place: bool,
-    parallel: bool,
-) -> Any:  # fmt: skip
+    point: Any, curvature: Any, mode: str, dtype: Any, driver: Any, labelled: bool | None, smooth: bool, parallel: bool
+) -> Any:
     finish = driver.FINISH.get(mode)
     read, written = array(dtype), array(dtype, writable=True)
     signature = (
-        written if in_place else read,
+        read,
         array(np.int64) if labelled is True else types.none,
         read if labelled is False else types.none,
         read, read if mode == "hvp" else types.none, read,
         types.int64, types.int64, types.int64,
         types.float64, types.float64 if smooth else types.none, types.int64, types.float64,
-        written, types.none if finish is None or in_place else written,
+        written, types.none if finish is None else written,
     )  # fmt: skip
     cells = {"point": point, "curvature": curvature if mode in ("hessian", "hvp") else None, "finish": finish}
-    if driver is rows:
-        cells["in_place"] = in_place
     parts = [name_of(point), mode, np.dtype(dtype).name, driver.__name__.rpartition(".")[2]]
     parts += ["labels"] * (labelled is True) + ["probabilities"] * (labelled is False) + ["smooth"] * smooth
-    parts += ["in_place"] * in_place + ["parallel"] * parallel
+    parts += ["parallel"] * parallel
     return build(driver.make, "_".join(parts), cells, signature, parallel)
 
 
@@ -75,15 +72,14 @@ def run(
     """
     classes, inner = layout
     driver = tiles if inner > 1 or classes <= FEW else rows
-    in_place = out is x and driver is rows
     labelled = None if target is None else target.dtype.kind == "i"
     none = np.empty(0, x.dtype)
-    key = (point, curvature, mode, x.dtype, driver, labelled, even is not None, in_place)
+    key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(
         x.size, _kernel, key, x, target if labelled is True else None, target if labelled is False else None,
         _ones(classes, x.dtype) if weight is None else weight, vector, none if upstream is None else upstream,
         classes, inner, tiles.lanes_for(classes, x.itemsize), keep, even, ignored, scale,
-        none if values is None else values, None if in_place else out,
+        none if values is None else values, out,
     )  # fmt: skip
 
 

@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 from numba import prange, types
 
-from . import _threads
 from .._scalar import product
-from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, staged, total_of
+from . import _threads
+from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, stack_buffer, staged, total_of
 from ._jit import array, build, name_of
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
 Operand = tuple[Any, int, int]
 
 
-def make(function, with_value, parameters_taken, general, in_place, stamp):
+def make(function, with_value, parameters_taken, general, stamp):
     """The kernel of one scalar function: ``point`` (`with_value`) or one of its further derivatives.
 
-    The `general` kernel takes weights, an upstream gradient and a vector, all ones where absent, writes unreduced values
-    where `values` has room for them, and collects its result in a buffer before it writes it, so that `out` may be the
-    input.  The other one has nothing of it, and is as fast as can be.
+    The `general` kernel takes weights, an upstream gradient and a vector, all ones where absent, and writes unreduced values
+    where `values` has room for them.  The other one has nothing of it, and is as fast as can be.
     """
 
     def kernel(x, t, weight, upstream, vector, parameters, scale, values, out):
@@ -33,6 +32,8 @@ def make(function, with_value, parameters_taken, general, in_place, stamp):
         partial = np.empty(n_blocks)
         for b in prange(n_blocks):
             start = np.int64(b) * BLOCK
+            gs = stack_buffer(x.dtype)
+            vs = stack_buffer(x.dtype)
             total = 0.0
             error = 0.0
             for lo in range(start, min(start + BLOCK, x.size), CHUNK):
@@ -49,12 +50,6 @@ def make(function, with_value, parameters_taken, general, in_place, stamp):
                     ws = staged(weight, lo, n)
                     us = staged(upstream, lo, n)
                     qs = staged(vector, lo, n)
-                    vs = np.empty(n, x.dtype)
-                    gs = np.empty(n, x.dtype)
-                elif in_place:
-                    gs = xs
-                elif out is not None:
-                    gs = out[lo:hi]
                 s = T(0)
                 for i in range(n):
                     if parameters_taken == 0:
@@ -79,9 +74,12 @@ def make(function, with_value, parameters_taken, general, in_place, stamp):
                 total, error = compensated(total, error, np.float64(s))
                 if general:
                     if values.size > 0:
-                        values[lo:hi] = vs
-                    if out is not None:
-                        out[lo:hi] = gs
+                        for i in range(n):
+                            values[lo + i] = vs[i]
+                if out is not None:
+                    os = out[lo:hi]
+                    for i in range(n):
+                        os[i] = gs[i]
             partial[b] = closed(total, error)
         return total_of(partial)
 
@@ -90,25 +88,22 @@ def make(function, with_value, parameters_taken, general, in_place, stamp):
 
 @cache
 def _kernel(
-    function: Any, with_value: bool, dtype: Any, taken: tuple[bool, ...], general: bool, out: str, parallel: bool
+    function: Any, with_value: bool, dtype: Any, taken: tuple[bool, ...], general: bool, with_out: bool, parallel: bool
 ) -> Any:
     operand = types.Tuple((array(dtype), types.int64, types.int64))
     written = array(dtype, writable=True)
     signature = (
-        written if out == "in_place" else array(dtype),
+        array(dtype),
         array(dtype),
         *[operand if general else types.none] * 3,
         types.Tuple([operand if present else types.none for present in taken]),
         types.float64,
         written if general else types.none,
-        {"array": written, "in_place": types.boolean, "": types.none}[out],
+        written if with_out else types.none,
     )
-    cells = {
-        "function": function, "with_value": with_value, "parameters_taken": len(taken), "general": general,
-        "in_place": out == "in_place",
-    }  # fmt: skip
+    cells = {"function": function, "with_value": with_value, "parameters_taken": len(taken), "general": general}
     parts = [name_of(function), np.dtype(dtype).name, *("with" if present else "without" for present in taken)]
-    parts += ["general"] * general + [out] * bool(out) + ["parallel"] * parallel
+    parts += ["general"] * general + ["out"] * with_out + ["parallel"] * parallel
     return build(make, "_".join(parts), cells, signature, parallel)
 
 
@@ -128,13 +123,10 @@ def run(
     """Sum of the values, which go to `values` too if that is given; the scaled derivative goes to `out`, which may be `x`."""
     taken = tuple([p is not None for p in parameters]) if parameters else ()
     if weight is None and upstream is None and vector is None and values is None and with_value:
-        kind = "" if out is None else "in_place" if out is x else "array"
-        key = (function, with_value, x.dtype, taken, False, kind)
-        return _threads.run(
-            x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, True if out is x else out
-        )
+        key = (function, with_value, x.dtype, taken, False, out is not None)
+        return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
-    key = (function, with_value, x.dtype, taken, True, "" if out is None else "array")
+    key = (function, with_value, x.dtype, taken, True, out is not None)
     return _threads.run(
         x.size, _kernel, key, x, t, weight or one, upstream or one, vector or one, parameters, scale,
         np.empty(0, x.dtype) if values is None else values, out,

@@ -7,7 +7,7 @@ from numba import prange
 
 from .._scalar import log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import BLOCK, CHUNK, add, as_in, closed, compensated, pick, top_of, total_of, view
+from ._blocks import BLOCK, CHUNK, add, as_in, closed, compensated, pick, stack_buffer, top_of, total_of, view
 from ._jit import inlined, jitable
 
 
@@ -21,12 +21,12 @@ def sums(xs, ts, weight, m, keep, even, gs):
     u = 0.0
     S = 0.0
     R = 0.0
+    es = stack_buffer(xs.dtype)
     for lo in range(0, xs.size, CHUNK):
         hi = min(lo + CHUNK, xs.size)
         xc = xs[lo:hi]
         tc = view(ts, lo, hi)
         wc = weight[lo:hi]
-        gc = view(gs, lo, hi)
         sc = T(0)
         uc = T(0)
         Sc = T(0)
@@ -44,7 +44,10 @@ def sums(xs, ts, weight, m, keep, even, gs):
                 Sc = add(Sc, q)
                 Rc = add(Rc, q if below else T(0))
             if gs is not None:
-                gc[j] = e
+                es[j] = e
+        if gs is not None:
+            for j in range(hi - lo):
+                gs[lo + j] = es[j]
         s, lost = compensated(s, lost, np.float64(sc))
         n += nc
         u += uc
@@ -203,7 +206,7 @@ def block(
     return closed(total, error)
 
 
-def make(point, curvature, finish, in_place, stamp):
+def make(point, curvature, finish, stamp):
     """The kernel of one loss and one derivative (`finish`, or None for the value alone)."""
 
     def kernel(
@@ -218,7 +221,7 @@ def make(point, curvature, finish, in_place, stamp):
         for b in prange(n_blocks):
             partial[b] = block(
                 point, curvature, finish, np.int64(b), x, labels, probabilities, weight, vector, upstream, classes, kept,
-                evenly, ignored, scale, values, x if in_place else out,
+                evenly, ignored, scale, values, out,
             )  # fmt: skip
         return total_of(partial)
 

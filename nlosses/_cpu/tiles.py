@@ -11,7 +11,7 @@ from numba import prange
 
 from .._scalar import log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import LANES, add, as_in, closed, compensated, lane_buffer, pick, total_of
+from ._blocks import add, as_in, closed, compensated, pick, stack_buffer, total_of
 from ._jit import inlined, jitable, optional
 
 #: Positions of one unit of parallel work, in whole tiles.
@@ -24,7 +24,7 @@ FOLD = 64
 
 def lanes_for(classes: int, itemsize: int) -> int:
     """Width of a tile: wide for long runs where the memory is strided, as far as the second-level cache holds it."""
-    for lanes in (LANES, 128, 64):
+    for lanes in (256, 128, 64):
         if classes * lanes * itemsize <= 65536:
             return lanes
     return 64 if classes <= 1024 else 16
@@ -132,7 +132,7 @@ def grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
     T = es.dtype.type
     classes, lanes = es.shape
     factor, narrow_k, at_label, at_peak = (
-        lane_buffer(es.dtype), lane_buffer(es.dtype), lane_buffer(es.dtype), lane_buffer(es.dtype)
+        stack_buffer(es.dtype), stack_buffer(es.dtype), stack_buffer(es.dtype), stack_buffer(es.dtype)
     )  # fmt: skip
     for p in range(lanes):
         factor[p] = T(k[p] * S[p]) * r[p]
@@ -185,7 +185,7 @@ def hessian(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, 
 
 def hvp(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = es.dtype.type
-    dot, along = lane_buffer(WIDE), lane_buffer(WIDE)
+    dot, along = stack_buffer(WIDE), stack_buffer(WIDE)
     for p in range(es.shape[1]):
         dot[p] = 0.0
         along[p] = 0.0
@@ -240,7 +240,7 @@ def tile_like(data, xs):
 @optional
 def lanes_like(function, dtype):
     """Lanes for what `function` gives, and None where there is none."""
-    return lane_buffer(dtype)
+    return stack_buffer(dtype)
 
 
 @jitable
@@ -254,11 +254,11 @@ def block(
     es = np.empty((classes, lanes), x.dtype)
     ts = tile_like(probabilities, xs)
     vs = tile_like(vector, xs)
-    m, n, part, s = lane_buffer(x.dtype), lane_buffer(x.dtype), lane_buffer(x.dtype), lane_buffer(x.dtype)
-    r, rest, x_own = lane_buffer(x.dtype), lane_buffer(x.dtype), lane_buffer(x.dtype)
-    s_wide, u, S, R = lane_buffer(WIDE), lane_buffer(WIDE), lane_buffer(WIDE), lane_buffer(WIDE)
-    own, k, k2 = lane_buffer(WIDE), lane_buffer(WIDE), lanes_like(curvature, WIDE)
-    y = lane_buffer(INDEX)
+    m, n, part, s = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    r, rest, x_own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    s_wide, u, S, R = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
+    own, k, k2 = stack_buffer(WIDE), stack_buffer(WIDE), lanes_like(curvature, WIDE)
+    y = stack_buffer(INDEX)
     total = 0.0
     error = 0.0
     per_block = max(1, BLOCK // lanes) * lanes
