@@ -90,11 +90,18 @@ class Problem:
         value = self._run("grad", grad_output, None, result.kernel_out)
         return value, result.finished()
 
+    def check(self, argnum: int, out: Any) -> None:
+        """Raise what `grad` of the same arguments would raise."""
+        if argnum == 1 and self.labelled:
+            raise _validate.no_target_gradient(self.spec.name)
+        if out is not None:
+            argument = self.target if argnum else self.input
+            _validate.out(self.spec.name, out, argument.shape, _arrays.result_dtype(argument))
+
     def grad(self, argnum: int, grad_output: Any, out: Any) -> Any:
         if argnum == 0:
             return self.value_and_grad(grad_output, out)[1]
-        if self.labelled:
-            raise _validate.no_target_gradient(self.spec.name)
+        self.check(argnum, out)
         result = self._result(1, out)
         self._run("target_grad", grad_output, None, result.kernel_out)
         return result.finished()

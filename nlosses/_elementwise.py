@@ -106,19 +106,42 @@ class Problem:
         return self._run(self.math.point, True, None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
-        if out is None and self.simple:  # what follows, without the general case's microseconds
-            grad = np.empty(self.shape, self.x.dtype)
+        if self.simple and (out is None or self._serves(out)):  # what follows, without the general case's microseconds
+            grad = np.empty(self.shape, self.x.dtype) if out is None else out
             flat = grad if grad.ndim == 1 else grad.reshape(-1)
-            return self._run(self.math.point, True, grad_output, None, flat), grad if grad.ndim else grad[()]
+            value = self._run(self.math.point, True, grad_output, None, flat)
+            return value, grad if grad.ndim or out is not None else grad[()]
         result = self._result(0, out)
         value = self._run(self.math.point, True, grad_output, None, result.kernel_out)
         return value, result.finished()
 
+    def _serves(self, out: Any) -> bool:
+        """Whether a kernel can write to `out` as it is."""
+        return (
+            type(out) is np.ndarray
+            and out.dtype is self.x.dtype
+            and out.shape == self.shape
+            and out.flags.c_contiguous
+            and out.flags.writeable
+            and (out is self.input or not np.may_share_memory(out, self.x))
+            and not np.may_share_memory(out, self.t)
+            and self.weight is None
+            and not any(self.parameters)
+        )
+
+    def check(self, argnum: int, out: Any) -> None:
+        """Raise what `grad` of the same arguments would raise."""
+        if argnum == 1 and self.math.target_slope is None:
+            raise _validate.missing(self.spec.name, "gradient with respect to the target", "target_slope")
+        if out is not None:
+            argument = self.target if argnum else self.input
+            _validate.out(self.spec.name, out, argument.shape, _arrays.result_dtype(argument))
+
     def grad(self, argnum: int, grad_output: Any, out: Any) -> Any:
         if argnum == 0:
             return self.value_and_grad(grad_output, out)[1]
-        if self.math.target_slope is None:
-            raise _validate.missing(self.spec.name, "gradient with respect to the target", "target_slope")
+        self.check(argnum, out)
+        assert self.math.target_slope is not None
         result = self._result(1, out)
         self._run(self.math.target_slope, False, grad_output, None, result.kernel_out)
         return result.finished()

@@ -87,7 +87,7 @@ class Classwise(Function):
         return out.astype(_arrays.result_dtype(y), copy=False)
 
     def _layout(self, x: np.ndarray, axis: int) -> tuple[int, int]:
-        axis = _validate.axis(self.__name__, axis, x.ndim)
+        axis = _validate.axis(self.__name__, axis, x.shape)
         return x.shape[axis], prod(x.shape[axis + 1 :])
 
 

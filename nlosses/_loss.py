@@ -63,6 +63,8 @@ class Loss(Generic[P]):
         if argnums.__class__ is int and argnums == 0:
             return problem.value_and_grad(grad_output, out)
         wrt, outs = self._several(argnums, out)
+        for k, o in zip(wrt, outs, strict=True):  # before anything is written
+            problem.check(k, o)
         if wrt[0] == 0:
             value, first = problem.value_and_grad(grad_output, outs[0])
         else:

@@ -240,10 +240,13 @@ def same_shape(owner: str, grad_output: np.ndarray, output: np.ndarray) -> None:
         raise ValueError(f"{owner}: grad_output must have the shape of output, {output.shape}, got {grad_output.shape}")
 
 
-def axis(owner: str, value: Any, ndim: int) -> int:
-    """`value` as an axis counted from the front."""
+def axis(owner: str, value: Any, shape: tuple[int, ...]) -> int:
+    """`value` as an axis counted from the front, which has elements."""
+    ndim = len(shape)
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{owner}: axis must be an integer, got {described(value)}")
     if not -ndim <= value < ndim:
         raise ValueError(f"{owner}: axis must be in [{-ndim}, {ndim}) for an input of {ndim} dimensions, got {value}")
+    if shape[value] == 0:
+        raise ValueError(f"{owner}: input must not be empty along axis {value}, got no element along axis {value} of shape {shape}")
     return int(value) % ndim

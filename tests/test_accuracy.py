@@ -1,4 +1,4 @@
-"""Values and derivatives within 8 ulp of the exact result, which mpmath computes from the same float32 or float64 inputs."""
+"""Values and derivatives within 8 ulp of the exact result, which mpmath computes from the same inputs."""
 
 import math
 import zlib
@@ -56,17 +56,17 @@ def ulps(result, exact, scale, T):
 def assert_accurate(what, result, exact, T, terms=()):
     """Assert that each element of `result` is within `BOUND` ulp of `exact`, and that it has the precision `T`.
 
-    `terms` is for exact results that are differences of like-sized terms, of which no algorithm in working precision can
-    keep the relative accuracy: soft targets, S p - q, log t - x.  There the ulp is that of the largest of the terms.
+    `terms` is for exact results that are differences of like-sized terms, of which no algorithm in working precision
+    can keep the relative accuracy: soft targets, S p - q, log t - x.  There the ulp is that of the largest term.
     """
     result = np.asarray(result)
     assert result.dtype == T, (what, result.dtype)
     exact = np.broadcast_to(np.asarray(exact, object), result.shape)
     scale = magnitude(*terms) if terms else exact
     scale = np.broadcast_to(np.asarray(scale, object), result.shape)
-    errors = np.array(
-        [ulps(r, e, s, T) for r, e, s in zip(result.flat, exact.flat, scale.flat, strict=True)]
-    ).reshape(result.shape)
+    errors = np.array([ulps(r, e, s, T) for r, e, s in zip(result.flat, exact.flat, scale.flat, strict=True)]).reshape(
+        result.shape
+    )
     if errors.size:
         worst = np.unravel_index(np.argmax(errors), errors.shape)
         where = [int(k) for k in worst]
@@ -86,7 +86,8 @@ def assert_reduced(function, x, t, options, exact, divisors, T):
 def singly(function, x, t, **options):
     """Value of each element by itself, and gradient of the sum of all.
 
-    This is what 'none' gives, but from the kernel that 'sum' and 'mean' need too: kernels are cheaper to call than to compile.
+    This is what 'none' gives, but from the kernel that 'sum' and 'mean' need too: a kernel is cheaper to call than to
+    compile.
     """
     w = options.pop("weight", None)
 
@@ -105,7 +106,7 @@ def magnitude(*terms):
     return largest
 
 
-# --- exact functions, on arrays of mpmath's numbers ---------------------------------------------------------------------
+# --- exact functions, on arrays of mpmath's numbers -------------------------------------------------------------------
 
 number = np.frompyfunc(lambda v: mpmath.mpf(float(v)), 1, 1)
 exp = np.frompyfunc(mpmath.exp, 1, 1)
@@ -147,7 +148,7 @@ def _exclusive(e):
     return sums
 
 
-# --- logits -------------------------------------------------------------------------------------------------------------
+# --- logits -----------------------------------------------------------------------------------------------------------
 
 
 def logits(T, n):
@@ -179,7 +180,7 @@ def soft_targets(rng, n):
     return t
 
 
-# --- binary cross entropy of logits ---------------------------------------------------------------------------------------
+# --- binary cross entropy of logits -----------------------------------------------------------------------------------
 
 
 def exact_bcel(x, t, w, pw):
@@ -198,7 +199,7 @@ def exact_bcel(x, t, w, pw):
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_bcel_hard_labels(dtype, label):
-    x = logits(dtype, 60)
+    x = logits(dtype, 40)
     rng = generator("bcel", dtype, label)
     t, w, pw = np.full_like(x, label), factors(rng, x.shape, dtype), factors(rng, x.shape, dtype)
     options = {"weight": w, "pos_weight": pw, "reduction": "none"}
@@ -213,17 +214,16 @@ def test_bcel_hard_labels(dtype, label):
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_bcel_hard_labels_without_weights(dtype, label):
-    x = logits(dtype, 60)
+    x = logits(dtype, 40)
     t = np.full_like(x, label)
     exact = exact_bcel(x, t, 1, 1)
     value, grad = singly(bcel, x, t)
     assert_accurate("value", value, exact["value"], dtype)
     assert_accurate("gradient", grad, exact["grad"], dtype)
-    np.testing.assert_array_equal(bcel.grad(x, t, reduction="sum", argnums=1), -x)
 
 
 def test_bcel_soft_targets(dtype):
-    x = np.concatenate([logits(dtype, 60), generator("soft", dtype).normal(size=200).astype(dtype)])
+    x = np.concatenate([logits(dtype, 40), generator("soft", dtype).normal(size=200).astype(dtype)])
     rng = generator("bcel soft", dtype)
     t = soft_targets(rng, x.size).astype(dtype)
     w, pw = factors(rng, x.shape, dtype), factors(rng, x.shape, dtype)
@@ -262,7 +262,7 @@ def test_bcel_large_weights_of_vanishing_probabilities(dtype):
     assert_accurate("gradient", grad, exact["grad"], dtype)
 
 
-# --- binary cross entropy of probabilities --------------------------------------------------------------------------------
+# --- binary cross entropy of probabilities ----------------------------------------------------------------------------
 
 
 def probabilities(T, n):
@@ -301,7 +301,7 @@ def exact_bce(x, t, w):
 
 @pytest.mark.parametrize("targets", ["0", "1", "soft"])
 def test_bce(dtype, targets):
-    x = probabilities(dtype, 60)
+    x = probabilities(dtype, 40)
     rng = generator("bce", dtype, targets)
     t = (soft_targets(rng, x.size) if targets == "soft" else np.full(x.size, float(targets))).astype(dtype)
     w = factors(rng, x.shape, dtype)
@@ -314,7 +314,7 @@ def test_bce(dtype, targets):
 
 
 def test_bce_target_gradient(dtype):
-    x = probabilities(dtype, 60)
+    x = probabilities(dtype, 40)
     w = factors(generator("bce target", dtype), x.shape, dtype)
     target = bce.grad(x, np.zeros_like(x), weight=w, reduction="none", argnums=1)
     assert_accurate("target gradient", target, exact_bce(x, 0 * x, w)["target"], dtype)
@@ -329,7 +329,7 @@ def test_bce_reduced(dtype):
     assert_reduced(bce, x, t, {"weight": w}, exact_bce(x, t, w), {"sum": 1, "mean": n}, dtype)
 
 
-# --- cross entropy ----------------------------------------------------------------------------------------------------------
+# --- cross entropy ----------------------------------------------------------------------------------------------------
 
 #: Rows and classes of one array of each driver: rows of more than 32 classes, tiles for few classes and inner axes.
 SHAPES = {
@@ -536,7 +536,7 @@ def test_ce_sum_of_nearly_certain_rows(dtype):
     assert_reduced(ce, x, y, {"weight": w}, exact_labels(x, y), {"sum": 1, "mean": n}, dtype)
 
 
-# --- softmax and its kin ------------------------------------------------------------------------------------------------------
+# --- softmax and its kin ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("driver", SHAPES)
@@ -566,13 +566,13 @@ def test_softmax_products(dtype):
 
 
 def test_sigmoid(dtype):
-    x = logits(dtype, 150)
+    x = logits(dtype, 80)
     assert_accurate("sigmoid", nl.sigmoid(x), sigmoid(number(x)), dtype)
     assert_accurate("log_sigmoid", nl.log_sigmoid(x), -softplus(-number(x)), dtype)
 
 
 def test_sigmoid_products(dtype):
-    x = logits(dtype, 60)
+    x = logits(dtype, 40)
     g = factors(generator("sigmoid vjp"), x.shape, dtype)
     y, log_y = nl.sigmoid(x), nl.log_sigmoid(x)
     exact = number(g) * number(y) * (1 - number(y))
@@ -581,7 +581,7 @@ def test_sigmoid_products(dtype):
     assert_accurate("log_sigmoid.vjp", nl.log_sigmoid.vjp(g, log_y), exact, dtype)
 
 
-# --- the other losses -----------------------------------------------------------------------------------------------------------
+# --- the other losses -------------------------------------------------------------------------------------------------
 
 
 def pairs(T, n):
@@ -622,7 +622,7 @@ def test_sums_of_equal_elements(dtype, distance):
             x = np.full(n, c, dtype)
             each = number(x[:1])[0] ** (2 if distance is nl.mse_loss else 1)
             value, _ = distance.value_and_grad(x, np.zeros_like(x), weight=np.ones_like(x), reduction="sum")
-            assert_accurate(f"sum of {n} times {c!r}", value, n * each, dtype)
+            assert_accurate(f"sum of {n} times {c:.17g}", value, n * each, dtype)
 
 
 @pytest.mark.parametrize("distance", [nl.l1_loss, nl.mse_loss], ids=["l1_loss", "mse_loss"])
@@ -719,7 +719,7 @@ def test_kl_div_reduced(dtype):
     assert_reduced(nl.kl_div, x, t, {}, exact, {"sum": 1, "mean": t.size, "batchmean": len(t)}, dtype)
 
 
-# --- where torch loses accuracy ---------------------------------------------------------------------------------------------------
+# --- where torch loses accuracy ---------------------------------------------------------------------------------------
 
 
 def softplus_at(x):
@@ -761,7 +761,7 @@ def test_table_of_torchs_errors(function, method, x, t, T, printed, torch):
         x, t = np.array([x], T), np.array([t])
     reduction = "none" if function is ce else "sum"
     if method == "hessian_diag":
-        result = bcel.hessian_diag(x, t, reduction=reduction)
+        result = bcel.hessian_diag(x, t, weight=np.ones(1), pos_weight=np.ones(1), reduction=reduction)
     else:
         result = function.value_and_grad(x, t, reduction=reduction)[method == "grad"]
     result = np.reshape(result, -1)[0]

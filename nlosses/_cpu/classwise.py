@@ -78,7 +78,7 @@ def run(
     return _threads.run(
         x.size, _kernel, key, x, target if labelled is True else None, target if labelled is False else None,
         _ones(classes, x.dtype) if weight is None else weight, vector, none if upstream is None else upstream,
-        classes, inner, tiles.lanes_for(classes, x.itemsize), keep, even, ignored, scale,
+        classes, inner, tiles.lanes_for(classes, x.size // classes, x.itemsize), keep, even, ignored, scale,
         none if values is None else values, out,
     )  # fmt: skip
 

@@ -22,12 +22,14 @@ INDEX = np.dtype(np.int64)
 FOLD = 64
 
 
-def lanes_for(classes: int, itemsize: int) -> int:
+def lanes_for(classes: int, positions: int, itemsize: int) -> int:
     """Width of a tile: wide for long runs where the memory is strided, as far as the second-level cache holds it."""
+    widest = 64 if classes <= 1024 else 16
     for lanes in (256, 128, 64):
         if classes * lanes * itemsize <= 65536:
-            return lanes
-    return 64 if classes <= 1024 else 16
+            widest = lanes
+            break
+    return min(widest, -(-max(positions, 1) // 16) * 16)
 
 
 @jitable
