@@ -248,5 +248,5 @@ def axis(owner: str, value: Any, shape: tuple[int, ...]) -> int:
     if not -ndim <= value < ndim:
         raise ValueError(f"{owner}: axis must be in [{-ndim}, {ndim}) for an input of {ndim} dimensions, got {value}")
     if shape[value] == 0:
-        raise ValueError(f"{owner}: input must not be empty along axis {value}, got no element along axis {value} of shape {shape}")
+        raise ValueError(f"{owner}: input must not be empty along axis, got no element along axis {value} of shape {shape}")
     return int(value) % ndim

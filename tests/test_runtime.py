@@ -139,7 +139,6 @@ calls = dict(
     image=lambda: nl.cross_entropy.value_and_grad(*image),
     nll=lambda: nl.nll_loss.value_and_grad(*tall),
     softmax=lambda: [nl.softmax(rows[0], axis=1)],
-    sigmoid=lambda: [nl.sigmoid(x)],
 )
 assert _threads.layer() == os.environ["NUMBA_THREADING_LAYER"] and _threads.wants_parallel({many})
 result = {{}}
@@ -268,7 +267,7 @@ def test_losses_of_one_name_are_kept_apart(package, tmp_path):
 
 
 def test_losses_of_one_name_may_be_compiled_at_once(package, tmp_path):
-    cache, factors = tmp_path / "cache", [1.0, 2.0, 3.0, 4.0]
+    cache, factors = tmp_path / "cache", [1.0, 2.0, 3.0]
     cold = [finish(p).result for p in [start(package, cache, own(tmp_path, [f])) for f in factors]]
     assert cold == [[[2 * f, 2 * f]] for f in factors]
     assert run(package, cache, own(tmp_path, factors)).result == [[2 * f, 2 * f] for f in factors]
@@ -296,13 +295,12 @@ def test_full_disk_is_a_warning(package, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-@pytest.mark.parametrize("share", [0.0, 0.5], ids=["empty", "half"])
-def test_broken_cache_is_replaced(package, small, tmp_path, suffix, share):
+def test_broken_cache_is_replaced(package, small, tmp_path, suffix):
     shutil.copytree(small, tmp_path, dirs_exist_ok=True)
     files = list(tmp_path.rglob(f"*.{suffix}"))
     assert files
     for file in files:
-        file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert run(package, tmp_path, VALUE, quiet=False).result == RIGHT
     assert run(package, tmp_path, VALUE) == (RIGHT, 0, [])
 
@@ -323,8 +321,8 @@ with ThreadPoolExecutor(8) as pool:
     seen = list(pool.map(work, range(8)))
 assert _threads.layer() == os.environ["NUMBA_THREADING_LAYER"] and _threads.wants_parallel(x.size)
 values = set().union(*(values for values, _ in seen))
-result = len(values) == 1 and np.isclose(values.pop(), np.average((x - t) ** 2, weights=w), 1e-13, 0) and all(ok for _, ok in seen)
-result = bool(result)
+right = np.isclose(values.pop(), np.average((x - t) ** 2, weights=w), 1e-13, 0)
+result = bool(right and not values and all(ok for _, ok in seen))
 """
 
 

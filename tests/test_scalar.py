@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from functools import cache
+from itertools import pairwise
 
 import mpmath
 import numpy as np
@@ -149,7 +150,7 @@ def regions(T, per_region=300):
     least, most = int(info.minexp) - info.nmant, int(info.maxexp)
     edges = [least, int(info.minexp), -2 * info.nmant, -info.nmant - 3, -10, -4, -1, 1, 4, 7, 11, most]
     rng = np.random.default_rng(7)
-    spans = [rng.uniform(lo, hi, per_region) for lo, hi in zip(edges, edges[1:], strict=False)]
+    spans = [rng.uniform(lo, hi, per_region) for lo, hi in pairwise(edges)]
     x = np.exp2(np.concatenate(spans)).astype(T)
     return np.concatenate([x, -x])
 
@@ -281,7 +282,8 @@ def test_results_have_the_type_of_the_argument(function):
 def test_integers_count_as_float64(function):
     jitable(function)
     call = njit(lambda x: function(x))
-    assert call(3) == call(3.0) and type(call(3)) is float
+    assert call(3) == call(3.0)
+    assert type(call(3)) is float
     assert type(function(3)) is float
 
 

@@ -122,6 +122,7 @@ def run(
 ) -> float:
     """Sum of the values, which go to `values` too if that is given; the scaled derivative goes to `out`, which may be `x`."""
     taken = tuple([p is not None for p in parameters]) if parameters else ()
+    key: tuple[Any, ...]
     if weight is None and upstream is None and vector is None and values is None and with_value:
         key = (function, with_value, x.dtype, taken, False, out is not None)
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
