@@ -544,21 +544,24 @@ def test_softmax(dtype, driver):
     for shape in SHAPES[driver]:
         x = class_logits(dtype, shape)
         exact = exact_softmax(x)
-        assert_accurate(f"{shape} softmax", nl.softmax(x, axis=1), rows_to(exact.p, shape), dtype)
-        log_p = rows_to(-exact.surprisal, shape)
-        assert_accurate(f"{shape} log_softmax", nl.log_softmax(x, axis=1), log_p, dtype)
+        if (driver, dtype) != ("tiles", np.float64):  # one of the two will do for a driver that is slow to compile
+            assert_accurate(f"{shape} softmax", nl.softmax(x, axis=1), rows_to(exact.p, shape), dtype)
+        if (driver, dtype) != ("tiles", np.float32):
+            log_p = rows_to(-exact.surprisal, shape)
+            assert_accurate(f"{shape} log_softmax", nl.log_softmax(x, axis=1), log_p, dtype)
 
 
 def test_softmax_products(dtype):
     for shape in [(40, 5), (4, 300), (5, 6, 7)]:
         rng = generator("vjp", shape)
         g = rng.normal(size=shape).astype(dtype)
-        y = nl.softmax(rng.normal(0, 5, shape).astype(dtype), axis=1)
+        e = np.exp(rng.normal(0, 5, shape))
+        y = (e / e.sum(axis=1, keepdims=True)).astype(dtype)
         exact_g, exact_y = number(g), number(y)
         dot = (exact_g * exact_y).sum(axis=1, keepdims=True)
         terms = exact_y * exact_g, exact_y * abs(exact_g * exact_y).sum(axis=1, keepdims=True)
         assert_accurate("softmax.vjp", nl.softmax.vjp(g, y, axis=1), exact_y * (exact_g - dot), dtype, terms)
-        y = nl.log_softmax(rng.normal(0, 5, shape).astype(dtype), axis=1)
+        y = np.log(y)
         p = exp(number(y))
         terms = exact_g, p * abs(exact_g).sum(axis=1, keepdims=True)
         exact = exact_g - p * exact_g.sum(axis=1, keepdims=True)
@@ -617,8 +620,8 @@ def test_l1_and_mse(dtype, distance):
 def test_sums_of_equal_elements(dtype, distance):
     """All roundings of a running sum have the same sign: the worst that can happen to it."""
     rng = generator("equal")
-    for n in (512, 700, 5000, 16500):
-        for c in rng.uniform(1, 2, 40):
+    for n in (512, 520, 1023, 5000, 16500):
+        for c in rng.uniform(1, 2, 200):
             x = np.full(n, c, dtype)
             each = number(x[:1])[0] ** (2 if distance is nl.mse_loss else 1)
             value, _ = distance.value_and_grad(x, np.zeros_like(x), weight=np.ones_like(x), reduction="sum")
@@ -637,7 +640,7 @@ def test_mean_of_huge_elements(distance):
 def test_nll(dtype):
     for shape in [(300, 3), (40, 100), (50, 4, 6)]:
         rng = generator("nll", shape)
-        x = nl.log_softmax(class_logits(dtype, shape), axis=1)
+        x = -abs(class_logits(dtype, shape))
         y, w = rng.integers(0, shape[1], (shape[0], *shape[2:])), factors(rng, shape[1], dtype)
         at = np.arange(y.size), y.reshape(-1)
         own = number(w)[y.reshape(-1)]

@@ -228,13 +228,12 @@ def test_processes_may_fill_one_cache_at_once(package, tmp_path):
 
 
 def test_processes_may_fill_one_cache_with_different_kernels(package, tmp_path):
-    call = "result = [float(nl.{}(x.astype('{}'), t.astype('{}')))]"
-    names = ("mse_loss", "l1_loss", "kl_div", "binary_cross_entropy")
-    bodies = [call.format(name, dtype, dtype) for name in names for dtype in PRECISIONS]
+    calls = ("mse_loss(a, b)", "l1_loss(a, b)", "mse_loss.grad(a, b, argnums=1)", "mse_loss.hessian_diag(a, b)")
+    body = "a, b = np.{}([x, t]); result = np.ravel(nl.{})[:5].tolist()"
+    bodies = [body.format(dtype, call) for call in calls for dtype in PRECISIONS]
     cold = [finish(p).result for p in [start(package, tmp_path, body) for body in bodies]]
-    ninth = run(package, tmp_path, "everything = []\n" + "\neverything += result\n".join([*bodies, "result = everything"]))
-    assert [[value] for value in ninth.result] == cold
-    assert ninth.compiled == 0
+    ninth = run(package, tmp_path, "every = []\n" + "".join(f"{body}; every += [result]\n" for body in bodies) + "result = every")
+    assert ninth == (cold, 0, [])
 
 
 OWN = """
@@ -540,30 +539,37 @@ def test_report(package, tmp_path):
         assert line.endswith(loss.__doc__.strip().splitlines()[0])
 
 
-def test_warm_once_and_for_all(package, tmp_path):
-    first = command(package, tmp_path, *WARM)
-    assert first.returncode == 0
-    assert "mse_loss float32" in first.stderr
-    assert not first.stdout.startswith("0 kernels")
-    before = contents(tmp_path)
-    assert {name.endswith(".nbc") for name in before} == {True, False}
-    second = command(package, tmp_path, *WARM)
-    assert second.stdout.startswith("0 kernels compiled")
-    assert contents(tmp_path) == before
-    for size in (1000, MANY):
-        for reduction in ("mean", "none"):
-            call = f"nl.mse_loss.value_and_grad(*np.float32([x, t])[:, :{size}], reduction='{reduction}')"
-            assert run(package, tmp_path, f"result = len({call})") == (2, 0, [])
+@pytest.fixture(scope="module")
+def warmed(package, tmp_path_factory) -> Path:
+    """A cache that the command has filled for `WARM`."""
+    cache = tmp_path_factory.mktemp("warmed")
+    done = command(package, cache, *WARM)
+    assert done.returncode == 0
+    assert "mse_loss float32" in done.stderr
+    assert not done.stdout.startswith("0 kernels")
+    return cache
+
+
+def test_warm_once_and_for_all(package, warmed):
+    before = contents(warmed)
+    again = command(package, warmed, *WARM)
+    assert (again.returncode, again.stdout.startswith("0 kernels compiled")) == (0, True)
+    calls = [
+        f"nl.mse_loss{method}(*np.float32([x, t])[:, :{size}], reduction='{reduction}')"
+        for method in ("", ".value_and_grad") for size in (1000, MANY) for reduction in ("mean", "none")
+    ]  # fmt: skip
+    assert run(package, warmed, "\n".join(calls)) == (None, 0, [])
+    assert contents(warmed) == before
 
 
 @pytest.mark.parametrize("rich", [True, False], ids=["rich", "plain"])
-def test_warm_at_a_terminal(package, filled, rich):
+def test_warm_at_a_terminal(package, warmed, rich):
     if rich:
         pytest.importorskip("rich")
     body = f"import sys; sys.modules |= {{}} if {rich} else {{'rich': None}}\nfrom nlosses.__main__ import main; "
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{body}sys.exit(main({WARM}))"], env=environment(package, filled.cache, TERM="xterm"),
+        [sys.executable, "-c", f"{body}sys.exit(main({WARM}))"], env=environment(package, warmed, TERM="xterm"),
         cwd=package.parent, stdout=subprocess.DEVNULL, stderr=terminal,
     )  # fmt: skip
     os.close(terminal)

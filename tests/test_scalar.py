@@ -18,14 +18,17 @@ from nlosses._cpu._jit import jitable
 
 TYPES = [np.float32, np.float64]
 UNARY = [f for f in (*scalar.PRIMITIVES, *scalar.COMPOSITIONS) if f.__code__.co_argcount == 1]
-BINARY = [scalar.xlogy, scalar.product, scalar.exp_difference]
+BINARY = [scalar.xlogy, scalar.product, scalar.exp_difference, scalar.exp_below]
 ALL = [*UNARY, *BINARY, scalar.maximum]
 
 #: Largest error in ulp. The docstrings promise the same.
 BOUND = {
     "exp": 1, "expm1": 1.2, "log": 1, "log1p": 1.1, "tanh": 2, "sigmoid": 2, "softplus": 2, "log_sigmoid": 2,
-    "xlogy": 2, "product": 0.5, "exp_difference": 2,
+    "xlogy": 2, "product": 0.5, "exp_difference": 2, "exp_nonpositive": 1, "log1p_unit": 1.5, "exp_below": 2,
 }  # fmt: skip
+
+#: Functions that are defined on an interval alone.
+LIMITED = {"exp_nonpositive": (-math.inf, 0), "log1p_unit": (0, 1), "log": (5e-324, math.inf), "log1p": (-1 + 2**-53, math.inf)}
 
 inf, nan = math.inf, math.nan
 EXACT = {  # arguments and result; the sign of a zero counts
@@ -48,6 +51,13 @@ EXACT = {  # arguments and result; the sign of a zero counts
     "product": [
         (0.0, inf, 0.0), (-0.0, -inf, 0.0), (0.0, nan, nan), (nan, 0.0, nan), (2.0, inf, inf), (inf, 0.0, nan),
         (2.0, 3.0, 6.0), (1e30, -1e300, -inf),
+    ],
+    "exp_nonpositive": [(0.0, 1), (-0.0, 1), (-inf, 0.0), (nan, nan), (-1e5, 0.0)],
+    "log1p_unit": [(0.0, 0.0), (nan, nan)],
+    "exp_below": [
+        (-inf, 0.0, 0.0), (-inf, -1e30, 0.0), (0.0, inf, 0.0), (1.5, 1.5, 1), (-1e30, -1e30, 1), (nan, 0.0, nan),
+        (0.0, nan, nan), (nan, inf, nan), (-inf, nan, nan), (inf, inf, nan), (-inf, -inf, nan), (-1e30, -1e13, 0.0),
+        (-3e38, 3e38, 0.0), (0.1, 300000.1, 0.0),
     ],
     "exp_difference": [
         (-inf, 0.0, 0.0), (-inf, -1e30, 0.0), (0.0, inf, 0.0), (inf, 0.0, inf), (1.5, 1.5, 1), (-1e30, -1e30, 1),
@@ -102,9 +112,11 @@ def reference(name, *point):
     rest = mpmath.log1p(mpmath.exp(-abs(x))) if name in ("softplus", "log_sigmoid") else None
     return {
         "exp": mpmath.exp,
+        "exp_nonpositive": mpmath.exp,
         "expm1": mpmath.expm1,
         "log": mpmath.log,
         "log1p": mpmath.log1p,
+        "log1p_unit": mpmath.log1p,
         "tanh": mpmath.tanh,
         "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
         "softplus": lambda x: max(x, 0) + rest,
@@ -112,6 +124,7 @@ def reference(name, *point):
         "xlogy": lambda a, y: a * mpmath.log(y),
         "product": lambda a, y: a * y,
         "exp_difference": lambda a, b: mpmath.exp(a - b),
+        "exp_below": lambda a, b: mpmath.exp(a - b),
     }[name](x, *more)
 
 
@@ -141,7 +154,8 @@ def assert_accurate(engine, function, *arguments):
 
 def domain(name, x):
     x = x[np.isfinite(x)]
-    return x[x > 0] if name == "log" else x[x > -1] if name == "log1p" else x
+    low, high = LIMITED.get(name, (-inf, inf))
+    return x[(x >= low) & (x <= high)]
 
 
 def regions(T, per_region=300):
@@ -189,7 +203,8 @@ def operands(name, T):
     below = np.concatenate([rng.exponential(3, b.size // 2), rng.uniform(-big, 1.3 * big, b.size - b.size // 2)])
     with np.errstate(over="ignore"):
         a = (b - below).astype(T)
-    return a[np.isfinite(a)], b[np.isfinite(a)]
+    kept = np.isfinite(a) & ((a <= b) | (name != "exp_below"))
+    return a[kept], b[kept]
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -238,8 +253,10 @@ def test_maximum(engine, T):
 
 NUMPY = {
     "exp": np.exp,
+    "exp_nonpositive": np.exp,
     "expm1": np.expm1,
     "log": np.log,
+    "log1p_unit": np.log1p,
     "log1p": np.log1p,
     "tanh": np.tanh,
     "sigmoid": lambda x: np.exp(np.minimum(x, 0)) / (1 + np.exp(-abs(x))),
@@ -256,6 +273,8 @@ def test_dense_float32(function):
     rng = np.random.default_rng(5)
     inside = np.concatenate([rng.uniform(-2, 2, 500_000), rng.uniform(-110, 95, 500_000)]).astype(np.float32)
     x = np.concatenate([everywhere, inside])
+    if name in ("exp_nonpositive", "log1p_unit"):  # the others have values, if not numbers, everywhere
+        x = domain(name, x)
     result = run_compiled(function, x)
     with np.errstate(all="ignore"):
         exact = NUMPY[name](x.astype(np.float64))

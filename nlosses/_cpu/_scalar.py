@@ -202,10 +202,14 @@ def _exp_nonpositive(F: Format) -> Callable[..., Any]:
 
 def _log1p_unit(F: Format) -> Callable[..., Any]:
     lead, rest = _horner(F, F.unit_tail)
+    first, second = rest[: len(rest) // 2], rest[len(rest) // 2 :]
 
     def log1p_unit(x):
+        # Two loops, for one would be too long for LLVM to unroll, and so to vectorise what is around it.
         tail = lead
-        for c in rest:
+        for c in first:
+            tail = tail * x + c
+        for c in second:
             tail = tail * x + c
         return x + x * x * tail
 

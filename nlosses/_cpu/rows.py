@@ -8,7 +8,7 @@ from numba import prange
 from .._scalar import log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
 from ._blocks import BLOCK, CHUNK, add, as_in, closed, compensated, pick, stack_buffer, top_of, total_of, view
-from ._jit import inlined, jitable
+from ._jit import inlined, jitable, optional
 
 
 @jitable
@@ -151,6 +151,12 @@ def log_softmax(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even,
 FINISH = {f.__name__: f for f in (grad, hessian, hvp, target_grad, softmax, log_softmax)}
 
 
+@optional
+def bent(curvature, u, k):
+    """k times the curvature, and None where there is none."""
+    return k * curvature(u)
+
+
 @jitable
 def block(
     point, curvature, finish, b, x, labels, probabilities, weight, vector, upstream, classes, keep, even, ignored, scale,
@@ -199,9 +205,7 @@ def block(
             k = scale
             if upstream.size > 0:
                 k = product(np.float64(upstream[i]), scale)
-            k2 = None
-            if curvature is not None:
-                k2 = k * curvature(u)
+            k2 = bent(curvature, u, k)
             finish(gs, xs, ts, view(vector, lo, hi), weight, y, m, s, 1.0 / (1.0 + s), rest, S, R, own, keep, even, k * d, k2)
     return closed(total, error)
 

@@ -1,0 +1,134 @@
+"""Losses of a user's own: the public decorators give them everything that the library's have."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from functools import cache
+
+import numpy as np
+import pytest
+
+import nlosses as nl
+
+HALF = 0.5
+
+
+def halved(r):
+    return type(r)(HALF) * r
+
+
+def huber_point(x, t, delta):
+    r = x - t
+    if abs(r) <= delta:
+        return halved(r) * r, r
+    s = math.copysign(delta, r)
+    return s * r - halved(delta) * delta, s
+
+
+def huber_curvature(x, t, delta):
+    T = type(x)
+    return T(1) if abs(x - t) <= delta else T(0)
+
+
+@nl.elementwise(huber_point, curvature=huber_curvature, shapes="warn")
+def huber(input, target, weight=None, reduction="mean", delta=1.0):
+    """Quadratic near the target, linear beyond `delta`."""
+
+
+def focal_point(u):
+    """(1 - p)**2 (-log p), where u = -log p."""
+    T = type(u)
+    miss = -nl.scalar.expm1(-u)
+    return miss * miss * u, miss * (miss + T(2) * (T(1) - miss) * u)
+
+
+def focal_curvature(u):
+    T = type(u)
+    miss = -nl.scalar.expm1(-u)
+    hit = T(1) - miss
+    return T(4) * miss * hit + T(2) * u * hit * (hit - miss)
+
+
+@nl.classwise(focal_point, curvature=focal_curvature)
+def focal(input, target, weight=None, ignore_index=-100, reduction="mean"):
+    """Cross entropy that cares less for what is nearly right."""
+
+
+def test_elementwise(dtype, rng):
+    x, t = rng.normal(size=(3, 40)).astype(dtype) * 3, rng.normal(size=(3, 40)).astype(dtype)
+    delta = np.array([[0.5], [1.0], [2.0]])
+    r = x.astype(float) - t.astype(float)
+    expected = np.where(abs(r) <= delta, r * r / 2, delta * (abs(r) - delta / 2))
+    eps = 8 * float(np.finfo(dtype).eps)
+    value, grad = huber.value_and_grad(x, t, delta=delta, reduction="none")
+    assert value == pytest.approx(expected, rel=eps, abs=eps)
+    assert grad == pytest.approx(np.clip(r, -delta, delta), rel=eps, abs=eps)
+    assert np.array_equal(huber.hessian_diag(x, t, reduction="sum"), abs(x - t) <= 1)
+    assert np.array_equal(huber.hvp(x, t, x, reduction="sum"), x * (abs(x - t) <= 1))
+    assert huber(x, t, weight=np.zeros(40)) == 0
+    assert huber(x, t, None, "sum", 2.0) == pytest.approx(np.where(abs(r) <= 2, r * r / 2, 2 * (abs(r) - 1)).sum(), rel=eps)
+    assert pickle.loads(pickle.dumps(huber)) is huber
+    assert huber.__doc__.startswith("Quadratic")
+    with pytest.raises(NotImplementedError, match="huber has no gradient with respect to the target"):
+        huber.grad(x, t, argnums=1)
+    with pytest.raises(ValueError, match="huber: reduction must be one of"):
+        huber(x, t, reduction="all")
+    with pytest.warns(UserWarning, match="huber: target has shape"):
+        huber(x, t[:1])
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 50), (2, 3, 4)])
+def test_classwise(shape, rng):
+    x = rng.normal(size=shape)
+    t = rng.integers(0, shape[1], shape[:1] + shape[2:])
+    t[0] = -100
+    log_p = np.take_along_axis(nl.log_softmax(x, 1), np.maximum(t, 0)[:, None], 1)[:, 0]
+    expected = np.where(t >= 0, -((1 - np.exp(log_p)) ** 2) * log_p, 0)
+    assert focal(x, t, reduction="none") == pytest.approx(expected, rel=1e-13)
+    g = rng.normal(size=t.shape)
+    v = rng.normal(size=shape)
+
+    def along(f, h=1e-4):
+        return (8 * (f(x + h * v) - f(x - h * v)) - (f(x + 2 * h * v) - f(x - 2 * h * v))) / (12 * h)
+
+    grad = focal.grad(x, t, reduction="none", grad_output=g)
+    assert np.sum(grad * v) == pytest.approx(along(lambda x: np.sum(g * focal(x, t, reduction="none"))), rel=1e-8)
+    product = focal.hvp(x, t, v, reduction="none", grad_output=g)
+    assert product == pytest.approx(along(lambda x: focal.grad(x, t, reduction="none", grad_output=g)), rel=1e-7, abs=1e-9)
+    diagonal = focal.hessian_diag(x, t, reduction="none", grad_output=g)
+    units = np.eye(x.size).reshape(x.size, *shape)
+    exact = [focal.hvp(x, t, e, reduction="none", grad_output=g)[e == 1][0] for e in units]
+    assert diagonal.ravel() == pytest.approx(exact, rel=1e-12, abs=1e-15)
+
+
+def test_a_loss_may_be_made_in_a_function(rng):
+    scale = 3.0
+
+    def point(x, t):
+        return scale * (x - t), type(x)(scale)
+
+    @nl.elementwise(point)
+    def tilt(input, target, reduction="mean"):
+        """Straight line."""
+
+    x = rng.normal(size=8)
+    assert tilt(x, 0 * x, reduction="sum") == pytest.approx(3 * x.sum())
+    with pytest.raises(NotImplementedError, match="tilt has no second derivative"):
+        tilt.hessian_diag(x, x)
+
+
+def test_declarations_are_checked():
+    def point(x, t, delta):
+        return x, x
+
+    @cache
+    def declared(signature):
+        return eval(f"lambda {signature}: None")
+
+    with pytest.raises(TypeError, match="must take an input, a target and 'reduction'"):
+        nl.elementwise(point)(declared("input, target"))
+    with pytest.raises(TypeError, match="the point function takes delta, which the signature"):
+        nl.elementwise(point)(declared("input, target, reduction='mean'"))
+    with pytest.raises(TypeError, match="the signature has gamma, which the point function does not take"):
+        nl.elementwise(point)(declared("input, target, delta, gamma, reduction='mean'"))
