@@ -7,12 +7,13 @@ import ctypes
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from importlib import import_module, metadata, util
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +24,8 @@ DTYPES = ("float32", "float64")
 VECTORS = ("sse4.2", "avx", "fma", "neon", "asimd", "sve", "altivec", "vsx", "rvv")
 DRIVERS = ("libcuda.so.1", "nvcuda.dll")
 
-
-class Job(NamedTuple):
-    """One call, which compiles what it needs."""
-
-    label: str
-    run: Callable[[], Any]
+#: What to show, and a call that compiles what it needs.
+Job = tuple[str, Callable[[], Any]]
 
 
 # --- the report ------------------------------------------------------------------------------------------------------
@@ -47,22 +44,18 @@ def report() -> None:
     for name, fact in facts.items():
         print(f"{name:<9} {fact}")
     rows = [("loss", "class", "family", "")]
-    rows += [(name, loss.spec.module or "", loss.spec.family, summary(loss)) for name, loss in LOSSES.items()]
+    for name, loss in LOSSES.items():
+        rows.append((name, loss.spec.module or "", loss.spec.family, str(loss.__doc__).strip().partition("\n")[0]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     print()
     for *cells, last in rows:
         print(*(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)), last, sep="  ")
 
 
-def summary(loss: Loss[Any]) -> str:
-    return (loss.__doc__ or "").strip().partition("\n")[0]
-
-
 def version(package: str) -> str:
-    try:
+    with suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    return "not installed"
 
 
 def processor() -> str:
@@ -86,35 +79,30 @@ def cache_folder() -> Path | None:
     """Where Numba keeps the kernels: one folder, for their drivers are in one; None if it can write nowhere."""
     from numba.core.caching import FunctionCache
 
-    try:
+    with suppress(RuntimeError):
         return Path(FunctionCache(import_module("._cpu.elementwise", __package__).make).cache_path)
-    except RuntimeError:
-        return None
-
-
-def kernels(folder: Path) -> list[Path]:
-    return list(folder.glob("*.nbc"))
+    return None
 
 
 def cache() -> str:
     folder = cache_folder()
     if folder is None:
         return "none that can be written: kernels are compiled anew in each process; set NUMBA_CACHE_DIR"
-    size = sum(file.stat().st_size for file in (*kernels(folder), *folder.glob("*.nbi")))
-    return f"{len(kernels(folder))} kernels, {size / 1e6:.1f} MB  {folder}"
+    size = sum(file.stat().st_size for file in folder.glob("*.nb[ci]"))
+    return f"{count(folder)} kernels, {size / 1e6:.1f} MB  {folder}"
+
+
+def count(folder: Path) -> int:
+    return len(list(folder.glob("*.nbc")))
 
 
 def cuda() -> str:
     target = f"numba-cuda {version('numba-cuda')}" if util.find_spec("numba_cuda") else "numba-cuda is not installed"
-    return f"{target}; {'a driver is installed' if any(map(loadable, DRIVERS)) else 'no driver'}"
-
-
-def loadable(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
+    for driver in DRIVERS:
+        with suppress(OSError):
+            ctypes.CDLL(driver)
+            return f"{target}; a driver is installed"
+    return f"{target}; no driver"
 
 
 # --- the cache -------------------------------------------------------------------------------------------------------
@@ -125,21 +113,21 @@ def warm(names: list[str], dtypes: list[str]) -> int:
     if folder is None:
         print("There is no folder for the cache that can be written: set NUMBA_CACHE_DIR to one.", file=sys.stderr)
         return FAILED
-    before, start = len(kernels(folder)), perf_counter()
+    before, start = count(folder), perf_counter()
     try:
-        for job in shown([job for name, dtype in product(names, dtypes) for job in jobs(LOSSES[name], dtype)]):
-            job.run()
+        for _, call in shown([job for name, dtype in product(names, dtypes) for job in jobs(LOSSES[name], dtype)]):
+            call()
     except KeyboardInterrupt:
         print("Interrupted: what was compiled until then stays in the cache.", file=sys.stderr)
         return INTERRUPTED
-    print(f"{len(kernels(folder)) - before} kernels compiled in {perf_counter() - start:.1f} s; the cache holds {cache()}")
+    print(f"{count(folder) - before} kernels compiled in {perf_counter() - start:.1f} s; the cache holds {cache()}")
     return 0
 
 
 def jobs(loss: Loss[Any], dtype: str) -> Iterator[Job]:
     """The calls that users begin with, each small and large, which are two kernels."""
     for (x, t), method, reduction in product(arguments(loss, dtype), (loss, loss.value_and_grad), ("mean", "none")):
-        yield Job(f"{loss.__name__} {dtype}", partial(method, x, t, reduction=reduction))
+        yield f"{loss.__name__} {dtype}", partial(method, x, t, reduction=reduction)
 
 
 def arguments(loss: Loss[Any], dtype: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -148,7 +136,7 @@ def arguments(loss: Loss[Any], dtype: str) -> Iterator[tuple[np.ndarray, np.ndar
     large, spec = threads.SERIAL_BELOW.get(threads.layer(), threads.SMALL), loss.spec
     for size in (1, large):
         if spec.family == "elementwise":
-            x, t = (np.full(size, np.clip(0.5, interval.low, interval.high), dtype) for interval in (spec.input, spec.target))
+            x, t = (np.full(size, np.clip(0.5, kind.low, kind.high), dtype) for kind in (spec.input, spec.target))
             yield x, t
         else:
             for classes in (10, 100):
@@ -164,18 +152,19 @@ def shown(work: list[Job]) -> Iterator[Job]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left")
+        text = [TextColumn("{task.description}"), TextColumn("left")]
+        columns = text[0], BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text[1]
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("", total=len(work))
             for job in work:
-                progress.update(task, description=job.label)
+                progress.update(task, description=job[0])
                 yield job
                 progress.advance(task)
         return
     start, label = perf_counter(), ""
     for done, job in enumerate(work):
-        if job.label != label:
-            label = job.label
+        if job[0] != label:
+            label = job[0]
             left = f", about {(perf_counter() - start) / done * (len(work) - done):.0f} s left" if done else ""
             print(f"[{done:>{len(str(len(work)))}}/{len(work)}] {label}{left}", file=sys.stderr, flush=True)
         yield job
@@ -187,9 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
     help_ = "compile the kernels that calls meet first into the disk cache, so that no later process waits for them"
     warming = commands.add_parser("warm", help=help_, description=help_.capitalize() + ".")
     warming.add_argument("--dtype", nargs="+", choices=DTYPES, default=DTYPES, help="precisions (default: both)")
-    warming.add_argument(
-        "--loss", nargs="+", choices=LOSSES, default=LOSSES, metavar="NAME", help=f"losses (default: all): {', '.join(LOSSES)}"
-    )
+    names = f"losses (default: all): {', '.join(LOSSES)}"
+    warming.add_argument("--loss", nargs="+", choices=LOSSES, default=LOSSES, metavar="NAME", help=names)
     options = parser.parse_args(arguments)
     if options.command == "warm":
         return warm(list(options.loss), list(options.dtype))

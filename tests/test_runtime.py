@@ -232,7 +232,8 @@ def test_processes_may_fill_one_cache_with_different_kernels(package, tmp_path):
     body = "a, b = np.{}([x, t]); result = np.ravel(nl.{})[:5].tolist()"
     bodies = [body.format(dtype, call) for call in calls for dtype in PRECISIONS]
     cold = [finish(p).result for p in [start(package, tmp_path, body) for body in bodies]]
-    ninth = run(package, tmp_path, "every = []\n" + "".join(f"{body}; every += [result]\n" for body in bodies) + "result = every")
+    everything = "".join(f"{body}; every += [result]\n" for body in bodies)
+    ninth = run(package, tmp_path, f"every = []\n{everything}result = every")
     assert ninth == (cold, 0, [])
 
 

@@ -9,6 +9,7 @@ hence an index file of its own: two processes that fill an empty cache at once c
 from __future__ import annotations
 
 import hashlib
+import threading
 import types as python
 import warnings
 from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ def _codes(code: python.CodeType) -> Iterator[python.CodeType]:
 
 
 _registered: set[Callable[..., Any]] = set(_scalar.PRIMITIVES)
+_registering = threading.Lock()
 
 
 def jitable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,8 +139,9 @@ def build(
 ) -> Callable[..., Any]:
     """Compile, or load from the disk cache, the kernel that ``make(**cells, stamp=...)`` returns, for one signature."""
     functions = tuple(c for c in cells.values() if isinstance(c, python.FunctionType))
-    for function in functions:
-        inlined(function)
+    with _registering:
+        for function in functions:
+            inlined(function)
     kernel = make(**cells, stamp=stamp(*functions))
     kernel.__name__ = kernel.__qualname__ = name
     options: Any = dict(FLAGS, nogil=True, parallel={"prange": True} if parallel else False)

@@ -10,7 +10,7 @@ from numba import prange, types
 
 from .._scalar import product
 from . import _threads, rows, tiles
-from ._blocks import closed, compensated, total_of
+from ._blocks import as_in, closed, compensated, total_of
 from ._jit import array, build, name_of
 
 #: Up to this many classes a tile of rows is quicker than row after row.
@@ -23,6 +23,30 @@ BLOCK = 4096
 def _ones(classes: int, dtype: Any) -> np.ndarray:
     """Weights where there are none."""
     return np.ones(classes, dtype)
+
+
+def make(point, curvature, finish, block, per_block, stamp):
+    """The kernel of one loss, one derivative (`finish`, or None for the value alone) and one driver (`block`)."""
+
+    def kernel(
+        x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even, ignored, scale, values, out
+    ):
+        stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        positions = x.size // classes
+        size = per_block(classes, lanes)
+        n_blocks = (positions + size - 1) // size
+        partial = np.empty(n_blocks)
+        kept = as_in(keep, x)
+        evenly = as_in(even, x)
+        for b in prange(n_blocks):
+            start = np.int64(b) * size
+            partial[b] = block(
+                point, curvature, finish, start, min(start + size, positions), x, labels, probabilities, weight, vector,
+                upstream, classes, inner, lanes, kept, evenly, ignored, scale, values, out,
+            )  # fmt: skip
+        return total_of(partial)
+
+    return kernel
 
 
 @cache
@@ -40,11 +64,14 @@ def _kernel(
         types.float64, types.float64 if smooth else types.none, types.int64, types.float64,
         written, types.none if finish is None else written,
     )  # fmt: skip
-    cells = {"point": point, "curvature": curvature if mode in ("hessian", "hvp") else None, "finish": finish}
+    cells = {
+        "point": point, "curvature": curvature if mode in ("hessian", "hvp") else None, "finish": finish,
+        "block": driver.block, "per_block": driver.per_block,
+    }  # fmt: skip
     parts = [name_of(point), mode, np.dtype(dtype).name, driver.__name__.rpartition(".")[2]]
     parts += ["labels"] * (labelled is True) + ["probabilities"] * (labelled is False) + ["smooth"] * smooth
     parts += ["parallel"] * parallel
-    return build(driver.make, "_".join(parts), cells, signature, parallel)
+    return build(make, "_".join(parts), cells, signature, parallel)
 
 
 def run(

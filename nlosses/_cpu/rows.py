@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from .._scalar import log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import BLOCK, CHUNK, add, as_in, closed, compensated, pick, stack_buffer, top_of, total_of, view
+from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, stack_buffer, top_of, view
 from ._jit import inlined, jitable, optional
 
 
@@ -158,17 +157,21 @@ def bent(curvature, u, k):
 
 
 @jitable
+def per_block(classes, lanes):
+    """Rows of one unit of parallel work."""
+    return max(1, BLOCK // classes)
+
+
+@jitable
 def block(
-    point, curvature, finish, b, x, labels, probabilities, weight, vector, upstream, classes, keep, even, ignored, scale,
-    values, out,
+    point, curvature, finish, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
+    even, ignored, scale, values, out,
 ):  # fmt: skip
-    """Work on the rows of block b, and return the sum of their values."""
+    """Work on the rows start to stop, and return the sum of their values."""
     T = x.dtype.type
     total = 0.0
     error = 0.0
-    per_block = max(1, BLOCK // classes)
-    first = b * per_block
-    for i in range(first, min(first + per_block, x.size // classes)):
+    for i in range(start, stop):
         lo = i * classes
         hi = lo + classes
         xs = x[lo:hi]
@@ -208,25 +211,3 @@ def block(
             k2 = bent(curvature, u, k)
             finish(gs, xs, ts, view(vector, lo, hi), weight, y, m, s, 1.0 / (1.0 + s), rest, S, R, own, keep, even, k * d, k2)
     return closed(total, error)
-
-
-def make(point, curvature, finish, stamp):
-    """The kernel of one loss and one derivative (`finish`, or None for the value alone)."""
-
-    def kernel(
-        x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even, ignored, scale, values, out
-    ):
-        stamp  # noqa: B018  a closure cell, and so a part of the cache key
-        per_block = max(1, BLOCK // classes)
-        n_blocks = (x.size // classes + per_block - 1) // per_block
-        partial = np.empty(n_blocks)
-        kept = as_in(keep, x)
-        evenly = as_in(even, x)
-        for b in prange(n_blocks):
-            partial[b] = block(
-                point, curvature, finish, np.int64(b), x, labels, probabilities, weight, vector, upstream, classes, kept,
-                evenly, ignored, scale, values, out,
-            )  # fmt: skip
-        return total_of(partial)
-
-    return kernel

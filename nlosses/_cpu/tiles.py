@@ -7,14 +7,13 @@ loading it transposes, whatever the layout is, and as the input is read before t
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from .._scalar import log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import add, as_in, closed, compensated, pick, stack_buffer, total_of
+from ._blocks import add, closed, compensated, pick, stack_buffer
 from ._jit import inlined, jitable, optional
 
-#: Positions of one unit of parallel work, in whole tiles.
+#: Positions of one unit of parallel work, about.
 BLOCK = 2048
 WIDE = np.dtype(np.float64)
 INDEX = np.dtype(np.int64)
@@ -246,11 +245,17 @@ def lanes_like(function, dtype):
 
 
 @jitable
+def per_block(classes, lanes):
+    """Positions of one unit of parallel work, in whole tiles."""
+    return max(1, BLOCK // lanes) * lanes
+
+
+@jitable
 def block(
-    point, curvature, finish, b, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even,
-    ignored, scale, values, out,
+    point, curvature, finish, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
+    even, ignored, scale, values, out,
 ):  # fmt: skip
-    """Work on the positions of block b, and return the sum of their values."""
+    """Work on the positions start to stop, and return the sum of their values."""
     T = x.dtype.type
     xs = np.empty((classes, lanes), x.dtype)
     es = np.empty((classes, lanes), x.dtype)
@@ -263,11 +268,8 @@ def block(
     y = stack_buffer(INDEX)
     total = 0.0
     error = 0.0
-    per_block = max(1, BLOCK // lanes) * lanes
-    start = b * per_block
-    positions = x.size // classes
-    for first in range(start, min(start + per_block, positions), lanes):
-        count = min(lanes, positions - first)
+    for first in range(start, stop, lanes):
+        count = min(lanes, stop - first)
         load(xs, x, first, count, inner)
         if probabilities is not None:
             load(ts, probabilities, first, count, inner)
@@ -322,25 +324,3 @@ def block(
             finish(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
             store(es, out, first, count, inner)
     return closed(total, error)
-
-
-def make(point, curvature, finish, stamp):
-    """The kernel of one loss and one derivative (`finish`, or None for the value alone)."""
-
-    def kernel(
-        x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even, ignored, scale, values, out
-    ):
-        stamp  # noqa: B018  a closure cell, and so a part of the cache key
-        per_block = max(1, BLOCK // lanes) * lanes
-        n_blocks = (x.size // classes + per_block - 1) // per_block
-        partial = np.empty(n_blocks)
-        kept = as_in(keep, x)
-        evenly = as_in(even, x)
-        for b in prange(n_blocks):
-            partial[b] = block(
-                point, curvature, finish, np.int64(b), x, labels, probabilities, weight, vector, upstream, classes, inner,
-                lanes, kept, evenly, ignored, scale, values, out,
-            )  # fmt: skip
-        return total_of(partial)
-
-    return kernel
