@@ -94,7 +94,7 @@ class Problem:
         if reduction == "mean":
             if self.weight is not None and self.spec.mean_of_weights:
                 weight = _arrays.real("weight", self.options["weight"])
-                self.denominator = float(np.broadcast_to(weight, self.shape).sum(dtype=F8))
+                self.denominator = float(weight.sum(dtype=F8))
             else:
                 self.denominator = float(self.x.size)
         elif reduction == "batchmean" and self.input.ndim:

@@ -62,15 +62,20 @@ class Loss(Generic[P]):
         problem = self._problem(input, target, args, kwargs)
         if argnums.__class__ is int and argnums == 0:
             return problem.value_and_grad(grad_output, out)
+        if 0 not in _validate.argnums(self.__name__, argnums):  # the value comes with the gradient of the input alone
+            grads = self.grad(input, target, *args, argnums=argnums, grad_output=grad_output, out=out, **kwargs)
+            return problem.value(), grads
         wrt, outs = self._several(argnums, out)
         for k, o in zip(wrt, outs, strict=True):  # before anything is written
             problem.check(k, o)
-        if wrt[0] == 0:
-            value, first = problem.value_and_grad(grad_output, outs[0])
-        else:
-            value, first = problem.value(), problem.grad(wrt[0], grad_output, outs[0])
-        grads = (first, *(problem.grad(k, grad_output, o) for k, o in zip(wrt[1:], outs[1:], strict=True)))
-        return value, grads if isinstance(argnums, tuple) else first
+        grads = {}
+        for k, o in zip(wrt, outs, strict=True):
+            if k == 0:
+                value, grads[k] = problem.value_and_grad(grad_output, o)
+            else:
+                grads[k] = problem.grad(k, grad_output, o)
+        several = tuple(grads[k] for k in wrt)
+        return value, several if isinstance(argnums, tuple) else several[0]
 
     def grad(
         self,
@@ -83,9 +88,12 @@ class Loss(Generic[P]):
         **kwargs: Any,
     ) -> Any:
         """The gradient alone."""
-        return self.value_and_grad(
-            input, target, *args, argnums=argnums, grad_output=grad_output, out=out, **kwargs
-        )[1]
+        problem = self._problem(input, target, args, kwargs)
+        wrt, outs = self._several(argnums, out)
+        for k, o in zip(wrt, outs, strict=True):  # before anything is written
+            problem.check(k, o)
+        grads = tuple(problem.grad(k, grad_output, o) for k, o in zip(wrt, outs, strict=True))
+        return grads if isinstance(argnums, tuple) else grads[0]
 
     def hessian_diag(
         self, input: Any, target: Any, *args: Any, grad_output: Any = None, out: Any = None, **kwargs: Any

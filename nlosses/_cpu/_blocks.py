@@ -10,9 +10,11 @@ from numba.extending import intrinsic
 from .._scalar import maximum
 from ._jit import inlined, jitable, optional, summable
 
-#: Elements that one vector loop runs over.  Their sum is taken in the caller's precision, which is a third quicker than in
-#: float64, and goes on in float64: 16 additions to each of 32 lanes cost about an ulp.
+#: Elements that one vector loop runs over, and the room of a `stack_buffer`.
 CHUNK = 512
+#: Bytes that are summed in the caller's precision, which is a third quicker than in float64, before the sum goes on in
+#: float64: at most 16 additions to each of 32 lanes cost a few ulp when all round the same way, and half an ulp else.
+SUMMED = 2048
 #: Elements of one unit of parallel work.  Sizes depend on nothing but the number of elements, hence so do all roundings.
 BLOCK = 16384
 
@@ -40,6 +42,27 @@ def total_of(partial):
     for i in range(partial.size):
         total, error = compensated(total, error, partial[i])
     return closed(total, error)
+
+
+@jitable
+def buffer_sum(total, error, buffer, n):
+    """Add the first n elements of a `stack_buffer` to a Neumaier sum; the rest of it is overwritten with zeros."""
+    T = buffer.dtype.type
+    step = summed(buffer)
+    for i in range(n, CHUNK):
+        buffer[i] = T(0)
+    for lo in range(0, CHUNK, step):
+        if lo < n:
+            part = buffer[lo : lo + step]
+            s = T(0)
+            for i in range(step):  # always the whole, for a remainder would be summed one by one
+                s = add(s, part[i])
+            if np.isfinite(s):
+                total, error = compensated(total, error, np.float64(s))
+            else:  # infinite or NaN, or but too large for float32
+                for i in range(step):
+                    total, error = compensated(total, error, np.float64(part[i]))
+    return total, error
 
 
 @jitable
@@ -88,6 +111,13 @@ def stack_buffer(dtype):
     to lie side by side runs element by element and adds in another order.
     """
     return carray(_on_stack(dtype), CHUNK)
+
+
+@intrinsic
+def summed(typing_context, x):
+    """How many elements of the array x are `SUMMED` bytes, as a constant that LLVM knows."""
+    elements = SUMMED * 8 // x.dtype.bitwidth
+    return types.intp(x), lambda context, builder, signature, args: context.get_constant(types.intp, elements)
 
 
 @optional

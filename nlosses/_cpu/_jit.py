@@ -9,15 +9,18 @@ hence an index file of its own: two processes that fill an empty cache at once c
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import types as python
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from numba import njit, types
+from numba.core import errors
 from numba.extending import overload, register_jitable
 
 from .. import _scalar, _softmax
@@ -54,7 +57,16 @@ def _codes(code: python.CodeType) -> Iterator[python.CodeType]:
 
 
 _registered: set[Callable[..., Any]] = set(_scalar.PRIMITIVES)
-_registering = threading.Lock()
+_one_at_a_time = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def jitable(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -138,19 +150,25 @@ def build(
     parallel: bool = False,
 ) -> Callable[..., Any]:
     """Compile, or load from the disk cache, the kernel that ``make(**cells, stamp=...)`` returns, for one signature."""
-    functions = tuple(c for c in cells.values() if isinstance(c, python.FunctionType))
-    with _registering:
+    with _one_at_a_time:  # of two threads, none may meet functions that the other is still registering
+        functions = tuple(c for c in cells.values() if isinstance(c, python.FunctionType))
         for function in functions:
             inlined(function)
-    kernel = make(**cells, stamp=stamp(*functions))
-    kernel.__name__ = kernel.__qualname__ = name
-    options: Any = dict(FLAGS, nogil=True, parallel={"prange": True} if parallel else False)
-    try:
-        return _compiled(njit(kernel, cache=True, **options), signature)
-    except Exception as error:  # a broken or forbidden cache must not break a computation
-        dispatcher = _compiled(njit(kernel, **options), signature)  # a fault of the kernel itself is raised here
-        _warn_uncached(str(error))
-        return dispatcher
+        kernel = make(**cells, stamp=stamp(*functions))
+        kernel.__name__ = kernel.__qualname__ = name
+        options: Any = dict(FLAGS, nogil=True, parallel={"prange": True} if parallel else False)
+        try:
+            return _compiled(njit(kernel, cache=True, **options), signature)
+        except errors.NumbaError:
+            raise  # a fault of the kernel itself
+        except Exception as error:  # a broken or forbidden cache must not break a computation
+            reason = str(error)
+        with suppress(Exception):  # files that a crash or a full disk has cut short are written anew
+            dispatcher: Any = njit(kernel, cache=True, **options)
+            dispatcher._cache.flush()
+            return _compiled(dispatcher, signature)
+        _warn_uncached(reason)
+        return _compiled(njit(kernel, **options), signature)
 
 
 def _compiled(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..., Any]:

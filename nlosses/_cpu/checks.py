@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from ._blocks import closed, compensated
 from ._jit import array, build
 
 
@@ -41,6 +42,7 @@ def make_census(weighted, stamp):
         bad = 0
         counted = 0
         total = 0.0
+        error = 0.0
         for i in range(target.size):
             y = target[i]
             skipped = y == ignored
@@ -48,10 +50,10 @@ def make_census(weighted, stamp):
             bad += not (inside | skipped)
             if weighted:
                 if inside and not skipped:
-                    total += weight[y]
+                    total, error = compensated(total, error, np.float64(weight[y]))
             else:
                 counted += not skipped
-        return bad, total if weighted else np.float64(counted)
+        return bad, closed(total, error) if weighted else np.float64(counted)
 
     return kernel
 

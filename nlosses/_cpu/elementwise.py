@@ -10,7 +10,7 @@ from numba import prange, types
 
 from .._scalar import product
 from . import _threads
-from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, stack_buffer, staged, total_of
+from ._blocks import BLOCK, CHUNK, buffer_sum, closed, pick, stack_buffer, staged, total_of
 from ._jit import array, build, name_of
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
@@ -50,7 +50,6 @@ def make(function, with_value, parameters_taken, general, stamp):
                     ws = staged(weight, lo, n)
                     us = staged(upstream, lo, n)
                     qs = staged(vector, lo, n)
-                s = T(0)
                 for i in range(n):
                     if parameters_taken == 0:
                         result = function(xs[i], ts[i])
@@ -61,21 +60,20 @@ def make(function, with_value, parameters_taken, general, stamp):
                     if with_value:
                         v = result[0]
                         g = result[1]
-                        if general:
-                            v = product(ws[i], v)
-                            vs[i] = v
-                        s = add(s, v)
+                        vs[i] = product(ws[i], v) if general else v
                     else:
                         g = result
                     if general:
                         gs[i] = product(us[i] * qs[i], product(ws[i], g)) * c
                     elif out is not None:
                         gs[i] = g * c
-                total, error = compensated(total, error, np.float64(s))
-                if general:
+                if general and with_value:
                     if values.size > 0:
+                        vo = values[lo:hi]
                         for i in range(n):
-                            values[lo + i] = vs[i]
+                            vo[i] = vs[i]
+                if with_value:
+                    total, error = buffer_sum(total, error, vs, n)
                 if out is not None:
                     os = out[lo:hi]
                     for i in range(n):

@@ -6,7 +6,7 @@ import numpy as np
 
 from .._scalar import log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, stack_buffer, top_of, view
+from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, stack_buffer, summed, top_of, view
 from ._jit import inlined, jitable, optional
 
 
@@ -21,8 +21,9 @@ def sums(xs, ts, weight, m, keep, even, gs):
     S = 0.0
     R = 0.0
     es = stack_buffer(xs.dtype)
-    for lo in range(0, xs.size, CHUNK):
-        hi = min(lo + CHUNK, xs.size)
+    step = summed(xs)
+    for lo in range(0, xs.size, step):
+        hi = min(lo + step, xs.size)
         xc = xs[lo:hi]
         tc = view(ts, lo, hi)
         wc = weight[lo:hi]
@@ -45,8 +46,9 @@ def sums(xs, ts, weight, m, keep, even, gs):
             if gs is not None:
                 es[j] = e
         if gs is not None:
+            gc = gs[lo:hi]
             for j in range(hi - lo):
-                gs[lo + j] = es[j]
+                gc[j] = es[j]
         s, lost = compensated(s, lost, np.float64(sc))
         n += nc
         u += uc

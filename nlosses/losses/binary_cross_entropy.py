@@ -25,12 +25,12 @@ def variance(x):
 
 
 def target_slope(x, t):
-    """-logit(x), by log1p on either side of one half, where log(x) - log(1 - x) would cancel."""
+    """-logit(x); around one half, where log(1 - x) - log(x) would cancel, by log1p of the distance from it."""
     T = type(x)
     d = T(1) - (x + x)
     upper = d <= T(0)
-    odds = log1p((-d if upper else d) / (T(1) - x if upper else x))
-    return -odds if upper else odds
+    near = log1p((-d if upper else d) / (T(1) - x if upper else x))
+    return -near if upper else (near if x > T(0.25) else log1p(-x) - log(x))
 
 
 def curvature(x, t):
@@ -102,7 +102,8 @@ def binary_cross_entropy(input, target, weight=None, size_average=None, reduce=N
     Notes
     -----
     Gradient with respect to the input: ``w (x - t) / max(x (1 - x), 1e-12)``; with respect to the target:
-    ``-w log(x / (1 - x))``; second derivative: ``w (t / x**2 + (1 - t) / (1 - x)**2)``, limited to 1e12.
+    ``-w log(x / (1 - x))``; second derivative: ``w (t / x**2 + (1 - t) / (1 - x)**2)``, and 1e12 where x (1 - x) is below
+    1e-12, as the gradient has it there.
 
     References
     ----------
