@@ -57,8 +57,8 @@ def binary_cross_entropy_with_logits(
 ):
     """Binary cross entropy between sigmoid(input) and targets, in one step.
 
-    With ``s(x) = log(1 + exp(x))``, the loss of one element is ``w (pos_weight t s(-x) + (1 - t) s(x))``.  It keeps its
-    full relative accuracy for every finite logit.
+    With ``s(x) = log(1 + exp(x))``, the loss of one element is ``w (pos_weight t s(-x) + (1 - t) s(x))``.  Its
+    relative accuracy holds for every finite logit.
 
     Parameters
     ----------
