@@ -40,10 +40,11 @@ def load(tile, data, first, count, inner):
     T = tile.dtype.type
     classes, lanes = tile.shape
     if inner == 1:
-        for p in range(count):
-            row = data[(first + p) * classes : (first + p + 1) * classes]
-            for c in range(classes):
-                tile[c, p] = row[c]
+        for c in range(classes):  # by classes, for a loop over few of them costs more than it moves
+            source = data[first * classes + c :]
+            line = tile[c]
+            for p in range(count):
+                line[p] = source[p * classes]
     else:
         p = 0
         while p < count:
@@ -67,10 +68,11 @@ def store(tile, data, first, count, inner):
     """The inverse of `load`."""
     classes = tile.shape[0]
     if inner == 1:
-        for p in range(count):
-            row = data[(first + p) * classes : (first + p + 1) * classes]
-            for c in range(classes):
-                row[c] = tile[c, p]
+        for c in range(classes):
+            target = data[first * classes + c :]
+            line = tile[c]
+            for p in range(count):
+                target[p * classes] = line[p]
     else:
         p = 0
         while p < count:
