@@ -86,7 +86,7 @@ class Problem:
         return self._run("value", None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
-        result = self._result(0, out)
+        result = self._result(0, out, grad_output)
         value = self._run("grad", grad_output, None, result.kernel_out)
         return value, result.finished()
 
@@ -102,12 +102,12 @@ class Problem:
         if argnum == 0:
             return self.value_and_grad(grad_output, out)[1]
         self.check(argnum, out)
-        result = self._result(1, out)
+        result = self._result(1, out, grad_output)
         self._run("target_grad", grad_output, None, result.kernel_out)
         return result.finished()
 
     def hessian_diag(self, grad_output: Any, out: Any) -> Any:
-        result = self._result(0, out)
+        result = self._result(0, out, grad_output)
         self._run("hessian", grad_output, None, result.kernel_out)
         return result.finished()
 
@@ -115,14 +115,15 @@ class Problem:
         vector = _arrays.real("vector", vector)
         _validate.vector(self.spec.name, vector, self.input.shape)
         vector = _flat(vector, self.x.dtype)
-        result = self._result(0, out, vector)
+        result = self._result(0, out, grad_output, vector)
         self._run("hvp", grad_output, vector, result.kernel_out)
         return result.finished()
 
-    def _result(self, argnum: int, out: Any, *further: np.ndarray) -> Result:
+    def _result(self, argnum: int, out: Any, *further: Any) -> Result:
         argument = self.target if argnum else self.input
         may_be_input = not argnum and not self.spec.log_probabilities
-        used = [self.t, *further] if may_be_input else [self.x, self.t, *further]
+        used = [self.t] if may_be_input else [self.x, self.t]
+        used += [a for a in further if isinstance(a, np.ndarray)]
         if self.weight is not None:
             used.append(self.weight)
         kernel_argument = self.x if may_be_input else None

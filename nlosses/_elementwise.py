@@ -106,12 +106,13 @@ class Problem:
         return self._run(self.math.point, True, None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
-        if self.simple and (out is None or self._serves(out)):  # what follows, without the general case's microseconds
+        # What follows, without the microseconds of the general case.
+        if self.simple and (out is None or (grad_output is None and self._serves(out))):
             grad = np.empty(self.shape, self.x.dtype) if out is None else out
             flat = grad if grad.ndim == 1 else grad.reshape(-1)
             value = self._run(self.math.point, True, grad_output, None, flat)
             return value, grad if grad.ndim or out is not None else grad[()]
-        result = self._result(0, out)
+        result = self._result(0, out, grad_output)
         value = self._run(self.math.point, True, grad_output, None, result.kernel_out)
         return value, result.finished()
 
@@ -142,7 +143,7 @@ class Problem:
             return self.value_and_grad(grad_output, out)[1]
         self.check(argnum, out)
         assert self.math.target_slope is not None
-        result = self._result(1, out)
+        result = self._result(1, out, grad_output)
         self._run(self.math.target_slope, False, grad_output, None, result.kernel_out)
         return result.finished()
 
@@ -157,13 +158,13 @@ class Problem:
     def _second_order(self, grad_output: Any, vector: Any, out: Any) -> Any:
         if self.math.curvature is None:
             raise _validate.missing(self.spec.name, "second derivative", "curvature")
-        result = self._result(0, out)
+        result = self._result(0, out, grad_output, vector)
         self._run(self.math.curvature, False, grad_output, self._operand("vector", vector), result.kernel_out)
         return result.finished()
 
-    def _result(self, argnum: int, out: Any) -> Result:
+    def _result(self, argnum: int, out: Any, *further: Any) -> Result:
         argument = self.target if argnum else self.input
-        used = [self.t if argnum == 0 else self.x]
+        used = [self.t if argnum == 0 else self.x, *(a for a in further if isinstance(a, np.ndarray))]
         used += [o[0] for o in (self.weight, *self.parameters) if o is not None]
         kernel_argument = None if argnum else self.x
         return Result(self.spec.name, argument, self.shape, self.x.dtype, self.order, out, kernel_argument, used)

@@ -1,17 +1,11 @@
-"""What all tests share: one kernel cache for a run, and the registry as test material."""
+"""What all tests share: a seeded generator, and the registry as test material."""
 
 from __future__ import annotations
-
-import os
 
 import numpy as np
 import pytest
 
 import nlosses as nl
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    os.environ.setdefault("NLOSSES_TESTS", "1")
 
 
 @pytest.fixture

@@ -352,6 +352,22 @@ def test_long_arrays_take_the_parallel_way(loss, dtype):
         assert close(value, sum(float(p[0]) for p in parts), 4 * np.finfo(dtype).eps)
 
 
+def test_out_may_overlap_anything(loss):
+    """Also the upstream gradient and the vector, element for element or not."""
+    for x, t, options in list(cases(loss))[:6]:
+        options = {**options, "reduction": "none"}
+        shape = np.shape(loss(x, t, **options))
+        for shift in (0, 1):
+            shared = np.linspace(1, 2, x.size + 1)
+            v, out = shared[shift : shift + x.size].reshape(x.shape), shared[: x.size].reshape(x.shape)
+            expected = loss.hvp(x, t, v.copy(), **options)
+            assert np.array_equal(loss.hvp(x, t, v, **options, out=out), expected)
+            if shape == x.shape:
+                shared[:] = np.linspace(1, 2, x.size + 1)
+                expected = loss.grad(x, t, **options, grad_output=v.copy())
+                assert np.array_equal(loss.grad(x, t, **options, grad_output=v, out=out), expected)
+
+
 # --- classes ---------------------------------------------------------------------------------------------------------
 
 
