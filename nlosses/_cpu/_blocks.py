@@ -44,7 +44,7 @@ def total_of(partial):
     return closed(total, error)
 
 
-@jitable
+@inlined
 def buffer_sum(total, error, buffer, n):
     """Add the first n elements of a `stack_buffer` to a Neumaier sum; the rest of it is overwritten with zeros."""
     T = buffer.dtype.type

@@ -75,7 +75,11 @@ def jitable(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Like `jitable`, for scalar functions that stand in vector loops."""
+    """Like `jitable`, for scalar functions that stand in vector loops, and for whatever adds with `add`.
+
+    A function that is not inlined may exist in several copies, each optimised in other surroundings, and which of them a
+    process takes depends on whether it compiled the kernel or found it in the cache: sums would differ in the last bit.
+    """
     return _register(function, INLINED)
 
 

@@ -10,7 +10,7 @@ from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, stack_buffer,
 from ._jit import inlined, jitable, optional
 
 
-@jitable
+@inlined
 def sums(xs, ts, weight, m, keep, even, gs):
     """Sums over one row of exp(x - m), q (m - x), q, and q below the maximum; the exponentials go to `gs`."""
     T = xs.dtype.type
@@ -164,7 +164,7 @@ def per_block(classes, lanes):
     return max(1, BLOCK // classes)
 
 
-@jitable
+@inlined
 def block(
     point, curvature, finish, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
     even, ignored, scale, values, out,

@@ -88,7 +88,7 @@ def store(tile, data, first, count, inner):
             p += run
 
 
-@jitable
+@inlined
 def sums(xs, ts, weight, m, keep, even, es, part, s, n, u, S, R):
     """Maxima m, and sums over the classes as in `rows.sums`, a lane each; the exponentials go to `es`."""
     T = xs.dtype.type
@@ -252,7 +252,7 @@ def per_block(classes, lanes):
     return max(1, BLOCK // lanes) * lanes
 
 
-@jitable
+@inlined
 def block(
     point, curvature, finish, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
     even, ignored, scale, values, out,
