@@ -34,6 +34,7 @@ def make(function, with_value, parameters_taken, general, stamp):
             start = np.int64(b) * BLOCK
             gs = stack_buffer(x.dtype)
             vs = stack_buffer(x.dtype)
+            folded = stack_buffer(x.dtype)
             total = 0.0
             error = 0.0
             for lo in range(start, min(start + BLOCK, x.size), CHUNK):
@@ -73,7 +74,7 @@ def make(function, with_value, parameters_taken, general, stamp):
                         for i in range(n):
                             vo[i] = vs[i]
                 if with_value:
-                    total, error = buffer_sum(total, error, vs, n)
+                    total, error = buffer_sum(total, error, vs, folded, n)
                 if out is not None:
                     os = out[lo:hi]
                     for i in range(n):
