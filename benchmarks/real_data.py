@@ -287,8 +287,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer epochs")
     parser.add_argument("--seed", type=int, default=0, help="of the split, the draws and the mini-batches")
     default = Path(__file__).parent / "results" / "real_data.png"
-    parser.add_argument("--out", type=Path, default=default, metavar="PNG", help="plot (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=default, metavar="PNG", help="plot, or its folder (default: %(default)s)")
     args = parser.parse_args(argv)
+    if args.out.is_dir() or args.out.suffix.lower() != ".png":
+        args.out = args.out / "real_data.png"
     args.epochs = 15 if args.quick else 60
     _terminal.require(parser.prog, "sklearn", "matplotlib", "rich")
 
