@@ -62,20 +62,9 @@ class Loss(Generic[P]):
         problem = self._problem(input, target, args, kwargs)
         if argnums.__class__ is int and argnums == 0:
             return problem.value_and_grad(grad_output, out)
-        if 0 not in _validate.argnums(self.__name__, argnums):  # the value comes with the gradient of the input alone
-            grads = self.grad(input, target, *args, argnums=argnums, grad_output=grad_output, out=out, **kwargs)
-            return problem.value(), grads
-        wrt, outs = self._several(argnums, out)
-        for k, o in zip(wrt, outs, strict=True):  # before anything is written
-            problem.check(k, o)
-        grads = {}
-        for k, o in zip(wrt, outs, strict=True):
-            if k == 0:
-                value, grads[k] = problem.value_and_grad(grad_output, o)
-            else:
-                grads[k] = problem.grad(k, grad_output, o)
-        several = tuple(grads[k] for k in wrt)
-        return value, several if isinstance(argnums, tuple) else several[0]
+        before = None if 0 in _validate.argnums(self.__name__, argnums) else problem.value()
+        value, grads = self._gradients(problem, argnums, grad_output, out)
+        return value if before is None else before, grads
 
     def grad(
         self,
@@ -89,11 +78,7 @@ class Loss(Generic[P]):
     ) -> Any:
         """The gradient alone."""
         problem = self._problem(input, target, args, kwargs)
-        wrt, outs = self._several(argnums, out)
-        for k, o in zip(wrt, outs, strict=True):  # before anything is written
-            problem.check(k, o)
-        grads = tuple(problem.grad(k, grad_output, o) for k, o in zip(wrt, outs, strict=True))
-        return grads if isinstance(argnums, tuple) else grads[0]
+        return self._gradients(problem, argnums, grad_output, out)[1]
 
     def hessian_diag(
         self, input: Any, target: Any, *args: Any, grad_output: Any = None, out: Any = None, **kwargs: Any
@@ -132,6 +117,25 @@ class Loss(Generic[P]):
             self._problem_class = import_module(f"._{self.spec.family}", __package__).Problem
         options = _validate.bind(self.spec, self._defaults, args, kwargs) if args or kwargs else self._defaults
         return self._problem_class(self.spec, input, target, options)
+
+    def _gradients(self, problem: Any, argnums: Any, grad_output: Any, out: Any) -> tuple[Any, Any]:
+        """The gradients that `argnums` asks for, and the value if it came along with that of the input."""
+        wrt, outs = self._several(argnums, out)
+        for k, o in zip(wrt, outs, strict=True):  # before anything is written
+            problem.check(k, o)
+        value, grads = None, []
+        for k, o in zip(wrt, outs, strict=True):
+            direct = o if len(wrt) == 1 else None  # one result must not overwrite what the next is computed from
+            if k == 0:
+                value, g = problem.value_and_grad(grad_output, direct)
+            else:
+                g = problem.grad(k, grad_output, direct)
+            grads.append(g)
+        if len(wrt) > 1 and out is not None:
+            for o, g in zip(outs, grads, strict=True):
+                o[...] = g
+            grads = list(outs)
+        return value, tuple(grads) if isinstance(argnums, tuple) else grads[0]
 
     def _several(self, argnums: Any, out: Any) -> tuple[tuple[int, ...], tuple[Any, ...]]:
         wrt = _validate.argnums(self.__name__, argnums)

@@ -67,8 +67,8 @@ def test_message(function, args, options, error, message):
         assert len(str(caught.value)) < 400
 
 
-OUT = np.empty((2, 3))
-FROZEN = np.empty((2, 3))
+OUT = np.zeros((2, 3))
+FROZEN = np.zeros((2, 3))
 FROZEN.flags.writeable = False
 
 BAD_METHODS = [

@@ -352,6 +352,26 @@ def test_long_arrays_take_the_parallel_way(loss, dtype):
         assert close(value, sum(float(p[0]) for p in parts), 4 * np.finfo(dtype).eps)
 
 
+def test_out_may_be_the_arguments_of_several_gradients(loss):
+    """What one gradient is written to is not what the next, or the value, is computed from."""
+    for x, t, options in list(cases(loss))[:6]:
+        if labelled(loss, t):
+            continue
+        value, expected = loss.value_and_grad(x, t, **options, argnums=(0, 1))
+        for wrt in ((0, 1), (1, 0)):
+            arguments = (x.copy(), t.copy())
+            outs = tuple(arguments[k] for k in wrt)
+            got = loss.value_and_grad(*arguments, **options, argnums=wrt, out=outs)
+            assert got[0] == value
+            for k, grad, out in zip(wrt, got[1], outs, strict=True):
+                assert grad is out
+                assert np.array_equal(grad, expected[k])
+        target = t.copy()
+        got = loss.value_and_grad(x, target, **options, argnums=1, out=target)
+        assert close(got[0], value, 1e-15)
+        assert np.array_equal(target, expected[1])
+
+
 def test_out_may_overlap_anything(loss):
     """Also the upstream gradient and the vector, element for element or not."""
     for x, t, options in list(cases(loss))[:6]:
