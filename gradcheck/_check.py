@@ -1,0 +1,7 @@
+"""The check of a gradient."""
+from ._verdict import Result, Verdict
+
+
+def check(f, grad, x, *, seed=0, **options):
+    """Placeholder that the engine replaces."""
+    return Result("check", Verdict.PASS, seed=seed, resolution=1e-9, resolution_entry=1e-8, evaluations=10)
