@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ._check import check
 from ._second import check_hessian_diag, check_hvp
@@ -15,3 +17,11 @@ CHECKS: dict[str, Callable[..., Result]] = {
     "check_hessian_diag": check_hessian_diag,
     "check_transfer": check_transfer,
 }
+
+
+def run(name: str, arguments: Mapping[str, Any]) -> Result:
+    """Call a check with its arguments by name; those of the function are a tuple ``args``."""
+    function = CHECKS[name]
+    named = dict(arguments)
+    first = [parameter.name for parameter in inspect.signature(function).parameters.values()][:3]
+    return function(*(named.pop(parameter, None) for parameter in first), *named.pop("args", ()), **named)

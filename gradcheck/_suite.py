@@ -39,7 +39,8 @@ class Case:
     name : str
         Unique within its suite.
     arguments : mapping, or callable
-        Keyword arguments of the check, or a function that makes them from a `numpy.random.Generator`.
+        Arguments of the check by name, further ones of the function as a tuple ``args``; or a function that makes them from
+        a `numpy.random.Generator`.
     check : str
         Which check: ``"check"``, ``"check_hvp"``, ``"check_hessian_diag"`` or ``"check_transfer"``.
     labels : mapping of str to str
@@ -67,7 +68,7 @@ class Case:
         reproduce = f"python -m gradcheck {self.suite} --case {self.name!r} --seed {seed}"
         try:
             arguments = self.arguments(rng) if callable(self.arguments) else self.arguments
-            result = _checks.CHECKS[self.check](**{"seed": seed, **arguments})
+            result = _checks.run(self.check, {"seed": seed, **arguments})
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             finding = Finding("error", Verdict.FAIL, message, hint="the check itself could not be run")
@@ -128,7 +129,8 @@ def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
@@ -146,10 +148,14 @@ def _cases(target: str, suite: Any) -> Iterator[Case]:
         if isinstance(item, Mapping):
             unknown = sorted(set(item) - names)
             if unknown or "name" not in item or "arguments" not in item:
-                raise SuiteError(f"suite {target!r}: a case needs name and arguments, and may have {sorted(names)}; got {sorted(item)}")
+                raise SuiteError(
+                    f"suite {target!r}: a case needs name and arguments, and may have {sorted(names)}; got {sorted(item)}"
+                )
             item = Case(**item)
         if not isinstance(item, Case):
-            raise SuiteError(f"suite {target!r}: a case must be a gradcheck.Case or a dict of its fields, was {type(item).__name__}")
+            raise SuiteError(
+                f"suite {target!r}: a case must be a gradcheck.Case or a dict of its fields, was {type(item).__name__}"
+            )
         if item.name in seen:
             raise SuiteError(f"suite {target!r}: two cases are called {item.name!r}")
         seen.add(item.name)

@@ -1,7 +1,161 @@
-"""The check of a gradient."""
-from ._verdict import Result, Verdict
+"""The check of one implementation against a proved one: float32 against float64, one device against another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ._call import Arguments, copied
+from ._check import Sampler, name_of
+from ._verdict import Finding, Result, Verdict
+
+#: Random perturbations of the inputs, by half a unit in the last place, that show how well conditioned a result is.
+PERTURBATIONS = 3
+#: Entries that are named one by one.
+NAMED = 8
 
 
-def check_transfer(reference, candidate, x, *, seed=0, **options):
-    """Placeholder that the engine replaces."""
-    return Result("check", Verdict.PASS, seed=seed, resolution=1e-9, resolution_entry=1e-8, evaluations=10)
+def check_transfer(
+    reference: Callable[..., Any],
+    candidate: Callable[..., Any],
+    x: Any,
+    *args: Any,
+    max_ulp: float = 8.0,
+    sampler: Sampler | None = None,
+    points: int = 2,
+    seed: int = 0,
+    name: str = "",
+) -> Result:
+    """Check results in the precision of `x` against those of a reference in float64, in units in the last place.
+
+    Finite differences say nothing in single precision.  So the float64 code is proved by `check`, and the same code in
+    another precision, or on another device, is compared with it here.
+
+    Parameters
+    ----------
+    reference : callable
+        ``reference(x, *args)`` with floating arguments as float64: an array, a number, or a tuple of these.
+    candidate : callable
+        ``candidate(x, *args)`` with the arguments as they are: results of the same shapes, in the precision of `x`.
+    x : array_like
+        Point; its dtype says in which units the results are compared.
+    *args
+        Further arguments.
+    max_ulp : float
+        Error allowed, in units in the last place of each exact result, and in changes of the exact result that an error of
+        half a unit in the inputs makes.
+    sampler : callable
+        As in `check`; without it, only `x` is compared.
+    points, seed, name
+        As in `check`.
+
+    Returns
+    -------
+    Result
+        Its `resolution` is the error allowed at the best conditioned entry.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bool(check_transfer(np.exp, np.exp, np.float32([0.5, 1.0])))
+    True
+    """
+    started = time.perf_counter()
+    for what, function in (("reference", reference), ("candidate", candidate)):
+        if not callable(function):
+            raise TypeError(f"{what} must be callable, was {type(function).__name__}")
+    x = np.asarray(x)
+    if x.dtype.kind != "f":
+        raise TypeError(f"x must be of a floating dtype, was {x.dtype}")
+    if not max_ulp > 0:
+        raise ValueError(f"max_ulp must be positive, was {max_ulp!r}")
+    rng = np.random.default_rng(seed)
+    drawn: list[Arguments] = [(x, *args)]
+    for _ in range(points - 1 if sampler is not None else 0):
+        assert sampler is not None
+        sample = sampler(rng)
+        drawn.append(sample if isinstance(sample, tuple) else (sample, *args))
+    findings: list[Finding] = []
+    resolution, entries = np.inf, 0
+    for point, arguments in enumerate(drawn):
+        wrong, allowed, count = _compare(reference, candidate, arguments, x.dtype, max_ulp, point, rng)
+        findings += wrong
+        resolution = min(resolution, allowed)
+        entries += count
+    verdict = Verdict.worst(f.verdict for f in findings)
+    calls = len(drawn) * (1 + PERTURBATIONS)
+    return Result(
+        name or name_of(candidate), verdict, float(resolution), float(resolution), tuple(findings),
+        calls, len(drawn), np.nan, len(drawn), entries, time.perf_counter() - started, seed,
+        f"gradcheck.check_transfer(reference, candidate, x, ..., seed={seed})",
+    )  # fmt: skip
+
+
+def _compare(
+    reference: Callable[..., Any], candidate: Callable[..., Any], arguments: Arguments, dtype: np.dtype[Any], max_ulp: float,
+    point: int, rng: np.random.Generator,
+) -> tuple[list[Finding], float, int]:  # fmt: skip
+    before = copied(arguments)
+    results = _tuple(candidate(*arguments))
+    findings = []
+    for position, (old, new) in enumerate(zip(before, arguments, strict=True)):
+        if isinstance(old, np.ndarray) and old.tobytes() != new.tobytes():
+            findings.append(
+                Finding("input-modified", Verdict.FAIL, f"the candidate writes to argument {position}", point=point)
+            )
+    wide = tuple(_wide(a) for a in before)
+    exact = _tuple(reference(*copied(wide)))
+    if len(exact) != len(results):
+        raise ValueError(f"reference returns {len(exact)} results and candidate {len(results)}")
+    response = [np.zeros(e.shape) for e in exact]
+    for _ in range(PERTURBATIONS):
+        moved = _tuple(reference(*(_perturbed(a, b, rng) for a, b in zip(wide, before, strict=True))))
+        with np.errstate(all="ignore"):
+            response = [np.fmax(r, np.abs(m - e)) for r, m, e in zip(response, moved, exact, strict=True)]
+    allowed, count = np.inf, 0
+    for number, (e, c, r) in enumerate(zip(exact, results, response, strict=True)):
+        if e.shape != c.shape:
+            findings.append(
+                Finding(
+                    "shape", Verdict.FAIL, f"result {number} has shape {c.shape}, that of the reference {e.shape}", point=point
+                )
+            )
+            continue
+        if c.dtype != dtype:
+            findings.append(Finding("dtype", Verdict.FAIL, f"result {number} is {c.dtype}, x is {dtype}", point=point))
+        with np.errstate(all="ignore"):
+            unit = np.spacing(np.abs(e).astype(dtype)).astype(float)
+            bound = max_ulp * (unit + r)
+            # Beyond the range of the dtype the right result is infinite.
+            agree = (np.abs(c - e) <= bound) | (c == e.astype(dtype)) | (np.isnan(c) & np.isnan(e))
+            relative = bound / np.abs(e)
+        count += e.size
+        allowed = min(allowed, float(np.min(relative[np.isfinite(relative)], initial=np.inf)))
+        for index in np.argwhere(~agree)[:NAMED]:
+            place = tuple(int(i) for i in index)
+            ulp = abs(float(c[place]) - e[place]) / unit[place]
+            text = f"{ulp:.3g} units in the last place of result {number}"
+            findings.append(
+                Finding("value", Verdict.FAIL, text, 0, point, place, float(c[place]), float(e[place]), float(bound[place]))
+            )
+    return findings, allowed, count
+
+
+def _tuple(result: Any) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(r) for r in (result if isinstance(result, tuple) else (result,)))
+
+
+def _wide(a: Any) -> Any:
+    return a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
+
+
+def _perturbed(wide: Any, narrow: Any, rng: np.random.Generator) -> Any:
+    if not isinstance(narrow, np.ndarray) or narrow.dtype.kind != "f":
+        return wide
+    with np.errstate(all="ignore"):
+        half = 0.5 * np.spacing(np.abs(narrow)).astype(float)
+        moved = wide + half * rng.uniform(-1, 1, wide.shape)
+    return np.where(np.isfinite(moved), moved, wide)

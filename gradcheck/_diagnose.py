@@ -1,0 +1,119 @@
+"""Likely causes of a wrong gradient: simple relations that explain every number, or no hint at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """Entries that were looked at: flat index, analytic and numeric value, interval, and which are outside of it."""
+
+    entry: np.ndarray
+    gradient: np.ndarray
+    analytic: np.ndarray
+    numeric: np.ndarray
+    interval: np.ndarray
+    outside: np.ndarray
+    others: dict[str, np.ndarray]
+
+
+def diagnose(e: Entries) -> str:
+    """The first relation that holds for all entries, and where the wrong ones are; empty if none is found."""
+    known = np.isfinite(e.numeric)
+    if not known.any():
+        return ""
+    bad = e.outside & known
+    if not np.isfinite(e.analytic[bad]).all():
+        return _somewhere(e, bad, "not finite")
+    for hint, expected in _relations(e):
+        if _explains(e, known, expected):
+            return hint
+    if (e.analytic[bad] == 0).all():
+        return _somewhere(e, bad, "zero where f is not flat")
+    if (np.abs(e.numeric[bad]) <= e.interval[bad]).all():
+        return _somewhere(e, bad, "not zero where f is flat: is a mask missing?")
+    if _explains(e, bad, -e.numeric):
+        return _somewhere(e, bad, "of the wrong sign")
+    ratios = e.analytic[bad] / e.numeric[bad]
+    if bad.sum() > 1 and np.ptp(ratios) <= 1e-6 * abs(ratios[0]):
+        return _somewhere(e, bad, f"{_factor(ratios[0])} times what they should be")
+    if (np.abs(e.analytic - e.numeric)[bad] < 1e-6 * np.abs(e.analytic[bad])).all():
+        return _somewhere(e, bad, "right to single precision only: computed in float32, or an inexact constant?")
+    return _somewhere(e, bad, "wrong") if bad.sum() < known.sum() else ""
+
+
+def _relations(e: Entries) -> Iterator[tuple[str, np.ndarray]]:
+    d = e.numeric
+    shape = e.gradient.shape
+    yield "the sign is wrong everywhere", -d
+    yield "the gradient is zero everywhere", 0 * d
+    factors: dict[float, str] = {2.0: "2", 0.5: "1/2"}
+    n = e.gradient.size
+    for size, name in [
+        (n, "the number of entries"),
+        *((length, f"the length of axis {axis}") for axis, length in enumerate(shape)),
+    ]:
+        if size > 1:
+            factors.setdefault(float(size), f"{size} ({name}): is the mean's denominator missing?")
+            factors.setdefault(1.0 / size, f"1/{size} ({name}): is it a mean where it should be a sum?")
+            factors.setdefault(size / (size - 1), f"{size}/{size - 1}: n - 1 instead of n?")
+    for factor, name in factors.items():
+        yield f"too large by the factor {name}", factor * d
+    biggest = np.argmax(np.abs(d))
+    if d[biggest] != 0 and len(d) > 1:
+        factor = e.analytic[biggest] / d[biggest]
+        yield f"every entry is {_factor(factor)} times what it should be: a missing factor?", factor * d
+        yield f"every entry is off by the same {e.analytic[biggest] - d[biggest]:.6g}", d + (e.analytic[biggest] - d[biggest])
+    for name, other in e.others.items():
+        if other.size == n:
+            differs = other.reshape(-1)[e.entry]
+            if not np.array_equal(differs, d):
+                yield (
+                    f"this is {name}",
+                    np.where(np.isfinite(differs), e.analytic, np.nan)
+                    if np.array_equal(differs, e.analytic)
+                    else np.full_like(d, np.nan),
+                )
+    if len(d) == n and n > 1 and np.array_equal(e.entry, np.arange(n)):
+        grid = d.reshape(shape)
+        for axis, length in enumerate(shape):
+            if length > 1:
+                for shift in (1, -1):
+                    yield f"shifted by {shift} along axis {axis}", np.roll(grid, shift, axis).reshape(-1)
+                yield f"reversed along axis {axis}", np.flip(grid, axis).reshape(-1)
+        if len(shape) == 2 and shape[0] == shape[1]:
+            yield "transposed", grid.T.reshape(-1)
+
+
+def _factor(number: float) -> str:
+    return f"(1 {number - 1:+.3g})" if abs(number - 1) < 1e-3 else f"{number:.6g}"
+
+
+def _explains(e: Entries, which: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether the analytic values are the expected ones, as far as the intervals can tell, which must be far."""
+    with np.errstate(all="ignore"):
+        size = np.maximum(np.abs(e.numeric), np.abs(expected))
+        scale = np.where(size > 0, np.abs(expected) / np.where(e.numeric == 0, 1, np.abs(e.numeric)), 1)
+        near = np.abs(e.analytic - expected) <= 2 * e.interval * np.maximum(1, scale) + 1e-12 * size
+    return bool(which.any() and near[which].all())
+
+
+def _somewhere(e: Entries, bad: np.ndarray, what: str) -> str:
+    shape = e.gradient.shape
+    places = np.array(np.unravel_index(e.entry[bad], shape)) if shape else np.zeros((0, 1), int)
+    count = f"{bad.sum()} of {len(bad)} entries are {what}" if bad.sum() > 1 else f"one entry of {len(bad)} is {what}"
+    if bad.sum() > 1:
+        for axis in range(len(shape)):
+            where = np.unique(places[axis])
+            if len(where) == 1 and len(shape) > 1:
+                return f"{count}, all at index {where[0]} of axis {axis}"
+    if 1 < bad.sum() < len(bad) and len(e.entry) == e.gradient.size:
+        first, last = int(np.flatnonzero(bad)[0]), int(np.flatnonzero(bad)[-1])
+        if last - first + 1 == bad.sum():
+            end = "the last" if last == len(bad) - 1 else "the first" if first == 0 else f"from {first} on"
+            return f"{count}: {end} in memory order: is a loop's end wrong?"
+    return count
