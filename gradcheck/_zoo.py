@@ -1,0 +1,195 @@
+"""Losses with known gradients, to test the checker on: written in plain NumPy, in the precision of their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A loss of `x` and `t`, arrays of one shape, and its gradient with respect to `x`.
+
+    Attributes
+    ----------
+    name : str
+    terms, slopes : callable
+        ``terms(x, t)``: the unreduced loss; ``slopes(x, t)``: the gradient of its sum.
+    draw_x, draw_t : callable
+        ``draw(rng, shape)``: arguments at which the loss is defined.
+    kinks : callable
+        ``kinks(x, t)``: an `x` as near as possible to `x` with kinks, None for a smooth loss.
+    rowwise : bool
+        Terms are those of rows, not of entries.
+    domain : (low, high)
+        Where `x` must stay.
+    """
+
+    name: str
+    terms: Callable[[Array, Array], Array]
+    slopes: Callable[[Array, Array], Array]
+    draw_x: Draw
+    draw_t: Draw
+    kinks: Callable[[Array, Array], Array] | None = None
+    rowwise: bool = False
+    domain: tuple[float, float] | None = None
+
+    def mean(self, x: Array, t: Array) -> Any:
+        return self.terms(x, t).mean()
+
+    def mean_gradient(self, x: Array, t: Array) -> Array:
+        return self.slopes(x, t) / self.terms(x, t).size
+
+    def vjp(self, upstream: Array, x: Array, t: Array) -> Array:
+        return (upstream[:, None] if self.rowwise else upstream) * self.slopes(x, t)
+
+
+def _normal(scale: float = 2.0) -> Draw:
+    return lambda rng, shape: rng.normal(size=shape, scale=scale)
+
+
+def _uniform(low: float, high: float) -> Draw:
+    return lambda rng, shape: rng.uniform(low, high, shape)
+
+
+def _bits(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return (rng.random(shape) < 0.5).astype(float)
+
+
+def _one_hot(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return np.eye(shape[-1])[rng.integers(0, shape[-1], shape[:-1])]
+
+
+def _signs(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.choice([-1.0, 1.0], shape)
+
+
+def _sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def _softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def _logsumexp(x: Array) -> Array:
+    top = x.max(axis=-1)
+    return top + np.log(np.exp(x - top[..., None]).sum(axis=-1))
+
+
+def _focal(x: Array, t: Array) -> Array:
+    z = (2 * t - 1) * x
+    return _sigmoid(-z) ** 2 * (np.maximum(-z, 0) + np.log1p(np.exp(-np.abs(z))))
+
+
+def _focal_slope(x: Array, t: Array) -> Array:
+    s = 2 * t - 1
+    z = s * x
+    q = _sigmoid(-z)
+    loss = np.maximum(-z, 0) + np.log1p(np.exp(-np.abs(z)))
+    return -s * q**2 * (2 * _sigmoid(z) * loss + q)
+
+
+SMOOTH = (
+    Specimen(
+        "logistic",
+        lambda x, t: np.maximum(x, 0) - x * t + np.log1p(np.exp(-np.abs(x))),
+        lambda x, t: np.where(t == 1, -_sigmoid(-x), _sigmoid(x)),
+        _normal(3), _bits,
+    ),
+    Specimen("focal", _focal, _focal_slope, _normal(), _bits),
+    Specimen(
+        "softmax",
+        lambda x, t: _logsumexp(x) - (t * x).sum(axis=-1),
+        lambda x, t: _softmax(x) - t,
+        _normal(), _one_hot, rowwise=True,
+    ),
+    Specimen(
+        "sharp softmax",
+        lambda x, t: _logsumexp(x * 100) / 100 - (t * x).sum(axis=-1),
+        lambda x, t: _softmax(x * 100) - t,
+        _normal(0.02), _one_hot, rowwise=True,
+    ),
+    Specimen("squared", lambda x, t: (x - t) ** 2, lambda x, t: 2 * (x - t), _normal(), _normal()),
+    Specimen("log cosh", lambda x, t: np.logaddexp(x - t, t - x), lambda x, t: np.tanh(x - t), _normal(), _normal()),
+    Specimen("Student", lambda x, t: np.log1p((x - t) ** 2), lambda x, t: 2 * (x - t) / (1 + (x - t) ** 2), _normal(), _normal()),
+    Specimen("Poisson", lambda x, t: np.exp(x) - t * x, lambda x, t: np.exp(x) - t, _normal(), _uniform(0, 5)),
+    Specimen("steep", lambda x, t: np.exp(20 * x) * t, lambda x, t: 20 * np.exp(20 * x) * t, _normal(1), _uniform(1, 5)),
+    Specimen("gamma", lambda x, t: np.log(x) + t / x, lambda x, t: 1 / x - t / x**2, _uniform(0.1, 5), _uniform(0.1, 5)),
+    Specimen("barrier", lambda x, t: -t * np.log(x), lambda x, t: -t / x, _uniform(0.1, 5), _uniform(0.1, 5)),
+    Specimen(
+        "relative entropy",
+        lambda x, t: t * (np.log(t) - x),
+        lambda x, t: -t + 0 * x,
+        _normal(), _uniform(0.1, 1),
+    ),
+    Specimen(
+        "cross entropy of probabilities",
+        lambda x, t: -t * np.log(x) - (1 - t) * np.log1p(-x),
+        lambda x, t: (x - t) / (x * (1 - x)),
+        _uniform(0.05, 0.95), _uniform(0.1, 0.9), domain=(0.0, 1.0),
+    ),
+    Specimen("root", lambda x, t: np.sqrt(x * x + t * t), lambda x, t: x / np.sqrt(x * x + t * t), _normal(), _uniform(0.1, 1)),
+    Specimen("wave", lambda x, t: np.sin(3 * x) * t, lambda x, t: 3 * np.cos(3 * x) * t, _normal(), _normal()),
+    Specimen(
+        "norm",
+        lambda x, t: np.sqrt(((x - t) ** 2).sum(axis=-1)),
+        lambda x, t: (x - t) / np.sqrt(((x - t) ** 2).sum(axis=-1, keepdims=True)),
+        _normal(), _normal(), rowwise=True,
+    ),
+)  # fmt: skip
+
+KINKED = (
+    Specimen("absolute", lambda x, t: np.abs(x - t), lambda x, t: np.sign(x - t), _normal(), _normal(), kinks=lambda x, t: t.copy()),
+    Specimen(
+        "pinball",
+        lambda x, t: np.maximum(0.3 * (t - x), -0.7 * (t - x)),
+        lambda x, t: np.where(t > x, -0.3, np.where(t < x, 0.7, 0.0)).astype(x.dtype),
+        _normal(), _normal(), kinks=lambda x, t: t.copy(),
+    ),
+    Specimen(
+        "hinge",
+        lambda x, t: np.maximum(0, 1 - t * x),
+        lambda x, t: np.where(t * x < 1, -t, 0 * t),
+        _normal(), _signs, kinks=lambda x, t: 1 / t,
+    ),
+    Specimen(
+        "squared hinge",
+        lambda x, t: np.maximum(0, 1 - t * x) ** 2,
+        lambda x, t: -2 * t * np.maximum(0, 1 - t * x),
+        _normal(), _signs, kinks=lambda x, t: 1 / t,
+    ),
+    Specimen(
+        "Huber",
+        lambda x, t: np.where(np.abs(x - t) < 1, 0.5 * (x - t) ** 2, np.abs(x - t) - 0.5),
+        lambda x, t: np.clip(x - t, -1, 1),
+        _normal(), _normal(), kinks=lambda x, t: t + 1,
+    ),
+    Specimen(
+        "relu", lambda x, t: t * np.maximum(x, 0), lambda x, t: t * (x > 0), _normal(), _normal(), kinks=lambda x, t: 0 * x
+    ),
+    Specimen(
+        "clipped",
+        lambda x, t: np.clip(x, -1, 1) * t,
+        lambda x, t: np.where(np.abs(x) < 1, t, 0 * t),
+        _normal(), _normal(), kinks=lambda x, t: np.where(x > 0, 1.0, -1.0),
+    ),
+    Specimen(
+        "maximum",
+        lambda x, t: (x * t).max(axis=-1),
+        lambda x, t: t * ((x * t) == (x * t).max(axis=-1, keepdims=True))
+        / ((x * t) == (x * t).max(axis=-1, keepdims=True)).sum(axis=-1, keepdims=True),
+        _normal(), lambda rng, shape: np.ones(shape), kinks=lambda x, t: np.maximum(x, np.sort(x, axis=-1)[..., -2:-1] * 0 + np.median(x)),
+        rowwise=True,
+    ),
+)  # fmt: skip
+
+ZOO = SMOOTH + KINKED
