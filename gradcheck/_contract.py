@@ -18,8 +18,9 @@ from ._verdict import Finding, Verdict
 
 #: Calls with the same arguments that must agree.
 REPEATS = 4
-#: Memory that a gradient may come to lie in is filled with these, so that entries which are never written show.
-FILLINGS = (np.nan, 1e302)
+#: Memory that a gradient may come to lie in is filled with these, so that entries which are never written show: NaN, and a
+#: number near the end of the range of each dtype.
+FILLINGS = (np.nan, 2.0**-5)
 #: Results of two paths may differ by this many roundings of the largest entry.
 PATHS = 64 * 2.0**-53
 
@@ -36,6 +37,7 @@ class Contract:
         self.tolerance = tolerance
         self.findings: list[Finding] = []
         self.position = subject.wrt[0]
+        self.first: tuple[Any, ...] = ()
 
     def broken(self, code: str, message: str, hint: str = "", **where: Any) -> None:
         if not any(finding.code == code for finding in self.findings):
@@ -47,10 +49,9 @@ class Contract:
 
     def shape_and_type(self) -> bool:
         """Gradients are float64 arrays of their argument's shape; without that, nothing else can be checked."""
-        for position, g in zip(self.subject.wrt, self.subject.gradient(self.upstream, self.arguments), strict=True):
+        for position, g in zip(self.subject.wrt, self.first, strict=True):
             self.position = position
             argument = np.asarray(self.arguments[position])
-            g = np.asarray(g)
             if g.shape != argument.shape:
                 self.broken("shape", f"the gradient has shape {g.shape}, argument {position} has shape {argument.shape}")
             if g.dtype != np.float64:
@@ -59,20 +60,34 @@ class Contract:
         return not self.findings
 
     def inputs_untouched(self) -> bool:
-        """Neither function writes to its arguments; if one does, nothing else can be checked."""
+        """Neither function writes to its arguments; if one does, nothing else can be checked.
+
+        These are the first calls with them: what a second call would write may already be there.
+        """
         before = copied(self.arguments)
         upstream = None if self.upstream is None else self.upstream.copy()
         for what, call in (("f", lambda: self.subject.value(self.arguments)), ("the gradient", self.gradient)):
-            call()
-            for position, (old, new) in enumerate(zip(before, self.arguments, strict=True)):
-                if isinstance(old, np.ndarray) and not same(old, new):
-                    index = _first_difference(old, new)
-                    self.broken("input-modified", f"{what} writes to argument {position}, first at {index}", index=index)
-                    new[...] = old
+            result = call()
+            self._written(what, before, self.arguments)
             if upstream is not None and not same(upstream, self.upstream):
                 self.broken("input-modified", f"{what} writes to the upstream gradient")
                 self.upstream = upstream.copy()
+        self.first = copied(result)
         return not self.findings
+
+    def claim(self, upstream: np.ndarray | None, here: Arguments) -> tuple[np.ndarray, ...]:
+        """What the gradient says at a point, where it must not write to its arguments either."""
+        handed = copied(here)
+        gradients = tuple(np.array(g, float, order="C") for g in self.subject.gradient(upstream, handed))
+        self._written("the gradient", here, handed)
+        return gradients
+
+    def _written(self, what: str, before: Arguments, after: Arguments) -> None:
+        for position, (old, new) in enumerate(zip(before, after, strict=True)):
+            if isinstance(old, np.ndarray) and not same(old, new):
+                index = _first_difference(old, new)
+                self.broken("input-modified", f"{what} writes to argument {position}, first at {index}", index=index)
+                new[...] = old
 
     def results_are_the_callers(self, other: Arguments) -> None:
         """No memory shared with arguments, none used again by a later call, no result of an earlier call."""
@@ -83,19 +98,16 @@ class Contract:
                 if isinstance(a, np.ndarray) and np.may_share_memory(result, a):
                     self.broken("aliasing", f"the gradient shares memory with {name}", "return a copy")
         kept = copied(first)
-        self.gradient(other)
+        # With the upstream gradient turned, because the result need not depend on the point.
+        turned = None if self.upstream is None else -self.upstream
+        there = self.claim(turned, other)
         for result, copy in zip(first, kept, strict=True):
             if not same(result, copy):
                 hint = "a buffer is used again: allocate a new result, or copy it"
                 self.broken("overwritten", "a call at another point changes the result of the call before", hint)
-        again = self.gradient()
-        self._agree(
-            "state",
-            kept,
-            again,
-            "the gradient at x is another one after a call elsewhere",
-            "something is kept from call to call",
-        )
+        hint = "something is kept from call to call"
+        self._agree("state", there, self.claim(turned, other), "the gradient elsewhere is another one in a second call", hint)
+        self._agree("state", kept, self.gradient(), "the gradient at x is another one after a call elsewhere", hint)
 
     def repeatable(self) -> None:
         value = np.asarray(self.subject.value(self.arguments))
@@ -108,13 +120,16 @@ class Contract:
                 "f gives another value when it is called again",
                 "f draws random numbers, or keeps state",
             )
-        first = copied(self.gradient())
+        self.gradient_repeatable()
+
+    def gradient_repeatable(self) -> None:
+        first = self.first
         for k in range(REPEATS):
-            filling = FILLINGS[k % len(FILLINGS)]
-            _litter(first, filling)
+            share = FILLINGS[k % len(FILLINGS)]
+            _litter(first, share)
             again = self.gradient()
             for a, b in zip(first, again, strict=True):
-                unwritten = (a != b) & ((b == filling) | np.isnan(b)) & ~np.isnan(a)
+                unwritten = (a != b) & ((b == _filling(b, share)) | np.isnan(b)) & ~np.isnan(a)
                 if unwritten.any():
                     index = tuple(int(i[0]) for i in np.nonzero(unwritten))
                     self.broken(
@@ -238,9 +253,13 @@ def thread_counts() -> Iterator[Setting]:
     yield threads(numba.config.NUMBA_NUM_THREADS)
 
 
-def _litter(like: Sequence[np.ndarray], filling: float) -> None:
-    """Leave freed blocks behind, of the sizes of these arrays and full of `filling`, for the allocator to hand out again."""
-    blocks = [np.full_like(a, filling, order="C") for a in like for _ in range(4)]
+def _filling(like: np.ndarray, share: float) -> float:
+    return share * float(np.finfo(like.dtype).max) if like.dtype.kind == "f" else 0.0
+
+
+def _litter(like: Sequence[np.ndarray], share: float) -> None:
+    """Leave freed blocks behind, of the sizes of these arrays and full of a filling, for the allocator to hand out again."""
+    blocks = [np.full_like(a, _filling(a, share), order="C") for a in like for _ in range(4)]
     del blocks
 
 

@@ -38,7 +38,8 @@ def diagnose(e: Entries) -> str:
         return _somewhere(e, bad, "not zero where f is flat: is a mask missing?")
     if _explains(e, bad, -e.numeric):
         return _somewhere(e, bad, "of the wrong sign")
-    ratios = e.analytic[bad] / e.numeric[bad]
+    with np.errstate(all="ignore"):
+        ratios = e.analytic[bad] / e.numeric[bad]
     if bad.sum() > 1 and np.ptp(ratios) <= 1e-6 * abs(ratios[0]):
         return _somewhere(e, bad, f"{_factor(ratios[0])} times what they should be")
     if (np.abs(e.analytic - e.numeric)[bad] < 1e-6 * np.abs(e.analytic[bad])).all():

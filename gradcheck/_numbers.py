@@ -244,8 +244,8 @@ def _summary(setup: Setup, j: Judgement, entry: Array, step: Array, sigma: Array
     if n and flat[part][known].all() and not slope[known].any():
         numbers.resolution = numbers.resolution_entry = 0.0
     elif known.any() and largest > 0:
-        with np.errstate(divide="ignore"):
-            numbers.resolution = float(np.min(DETECTED * half[known] / size[known]))
+        some = known & (size > 0)
+        numbers.resolution = float(np.min(DETECTED * half[some] / size[some]))
         numbers.resolution_entry = float(np.max(DETECTED * half[known] * weight[known]) / largest)
     elif n:
         numbers.resolution = numbers.resolution_entry = math.inf

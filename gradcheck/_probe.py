@@ -88,7 +88,9 @@ class Separable:
         self.output = output
         self.size = x.size
         self.slope = gradient.reshape(-1) * step
-        self.rounding = 0.5 * np.abs(gradient.reshape(-1)) * np.spacing(np.abs(x.reshape(-1)))
+        with np.errstate(all="ignore"):
+            moved = 0.5 * np.abs(gradient.reshape(-1)) * np.spacing(np.abs(x.reshape(-1)))
+        self.rounding = np.where(np.isfinite(moved), moved, 0.0)  # a slope that is no number says nothing of f
         self.n_outputs = int(output.max(initial=0)) + 1
         self.center = self.outputs(x)[output]
 

@@ -72,15 +72,15 @@ def check_hvp(
     run, arguments, others, rng = _begin(options, subject, args, x)
     upstream = rng.normal(size=np.shape(arguments[0]))
     contract = Contract(subject, arguments, upstream, tolerance)
-    if contract.shape_and_type() and contract.inputs_untouched():
+    if contract.inputs_untouched() and contract.shape_and_type():
         contract.repeatable()
         contract.results_are_the_callers(others[0] if others else arguments)
         contract.settings(settings)
         contract.linear(rng)
-    run.findings += contract.findings
     if FATAL.isdisjoint(finding.code for finding in contract.findings):
         for point, here in enumerate([arguments, *others]):
-            _products(run, subject, point, here, rng)
+            _products(run, contract, point, here, rng)
+    run.findings[:0] = contract.findings
     return run.result(started)
 
 
@@ -129,18 +129,16 @@ def check_hessian_diag(
     subject = Subject(grad, hessian_diag, None, False, (0,), False)
     run, arguments, others, rng = _begin(options, subject, args, x)
     contract = Contract(subject, arguments, None, tolerance)
-    if contract.shape_and_type() and contract.inputs_untouched():
+    if contract.inputs_untouched() and contract.shape_and_type():
         contract.repeatable()
         contract.results_are_the_callers(others[0] if others else arguments)
         contract.settings(settings)
-    run.findings += contract.findings
     if FATAL.isdisjoint(finding.code for finding in contract.findings):
         axes = None if separable is None else tuple(separable)
         for point, here in enumerate([arguments, *others]):
-            (claim,) = subject.gradient(None, copied(here))
-            run.point(
-                point, here, None, 0, np.array(claim, float, order="C"), rng, lambda f, setup: _numbers.diagonal(f, setup, axes)
-            )
+            (claim,) = contract.claim(None, here)
+            run.point(point, here, None, 0, claim, rng, lambda f, setup: _numbers.diagonal(f, setup, axes))
+    run.findings[:0] = contract.findings
     return run.result(started)
 
 
@@ -159,14 +157,14 @@ def _along(vector: np.ndarray) -> Callable[[Callable[[np.ndarray], Any], Setup],
     return lambda f, setup: _numbers.along(f, setup, vector)
 
 
-def _products(run: Run, subject: Subject, point: int, arguments: Arguments, rng: np.random.Generator) -> None:
+def _products(run: Run, contract: Contract, point: int, arguments: Arguments, rng: np.random.Generator) -> None:
     x = np.array(arguments[0], float, order="C")
-    vectors, products = [], []
+    vectors: list[np.ndarray] = []
+    products: list[np.ndarray] = []
     for _ in range(DIRECTIONS):
         vector = _numbers.direction(Setup(x, np.zeros_like(x), run.options.domain, rng))
-        (product,) = subject.gradient(vector, copied(arguments))
         vectors.append(vector)
-        products.append(np.array(product, float, order="C"))
+        products += contract.claim(vector, arguments)
         run.point(point, arguments, vector, 0, products[-1], rng, _along(vector))
     (u, v), (hu, hv) = vectors, products
     with np.errstate(all="ignore"):

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ._call import Arguments, copied
+from ._call import Arguments, Subject, copied
 from ._check import Sampler, name_of
+from ._contract import Contract
 from ._verdict import Finding, Result, Verdict
 
 #: Random perturbations of the inputs, by half a unit in the last place, that show how well conditioned a result is.
@@ -26,6 +27,7 @@ def check_transfer(
     max_ulp: float = 8.0,
     sampler: Sampler | None = None,
     points: int = 2,
+    tolerance: float = 0.0,
     seed: int = 0,
     name: str = "",
 ) -> Result:
@@ -49,7 +51,7 @@ def check_transfer(
         half a unit in the inputs makes.
     sampler : callable
         As in `check`; without it, only `x` is compared.
-    points, seed, name
+    points, tolerance, seed, name
         As in `check`.
 
     Returns
@@ -85,13 +87,30 @@ def check_transfer(
         findings += wrong
         resolution = min(resolution, allowed)
         entries += count
+    candidate_calls = len(drawn)
+    if not any(f.code == "input-modified" for f in findings):
+        contract = _contract(candidate, drawn[0], tolerance)
+        contract.gradient_repeatable()
+        contract.results_are_the_callers(drawn[-1])
+        findings += contract.findings
+        candidate_calls += contract.subject.gradient_evaluations
     verdict = Verdict.worst(f.verdict for f in findings)
     calls = len(drawn) * (1 + PERTURBATIONS)
     return Result(
         name or name_of(candidate), verdict, float(resolution), float(resolution), tuple(findings),
-        calls, len(drawn), np.nan, len(drawn), entries, time.perf_counter() - started, seed,
+        calls, candidate_calls, np.nan, len(drawn), entries, time.perf_counter() - started, seed,
         f"gradcheck.check_transfer(reference, candidate, x, ..., seed={seed})",
     )  # fmt: skip
+
+
+def _contract(candidate: Callable[..., Any], arguments: Arguments, tolerance: float) -> Contract:
+    """Rules for the results of the candidate, which is other code than the reference and may break them by itself."""
+    results = candidate(*arguments)
+    several = isinstance(results, tuple)
+    positions = tuple(range(len(results))) if several else (0,)
+    contract = Contract(Subject(candidate, candidate, None, False, positions, several), arguments, None, tolerance)
+    contract.first = copied(_tuple(results))
+    return contract
 
 
 def _compare(
@@ -112,7 +131,7 @@ def _compare(
         raise ValueError(f"reference returns {len(exact)} results and candidate {len(results)}")
     response = [np.zeros(e.shape) for e in exact]
     for _ in range(PERTURBATIONS):
-        moved = _tuple(reference(*(_perturbed(a, b, rng) for a, b in zip(wide, before, strict=True))))
+        moved = _tuple(reference(*(_perturbed(a, b, rng, i > 0) for i, (a, b) in enumerate(zip(wide, before, strict=True)))))
         with np.errstate(all="ignore"):
             response = [np.fmax(r, np.abs(m - e)) for r, m, e in zip(response, moved, exact, strict=True)]
     allowed, count = np.inf, 0
@@ -152,10 +171,12 @@ def _wide(a: Any) -> Any:
     return a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
 
 
-def _perturbed(wide: Any, narrow: Any, rng: np.random.Generator) -> Any:
+def _perturbed(wide: Any, narrow: Any, rng: np.random.Generator, labels: bool) -> Any:
+    """Changed by half a unit in the last place; with `labels`, whole numbers stay, since they may stand for classes."""
     if not isinstance(narrow, np.ndarray) or narrow.dtype.kind != "f":
         return wide
     with np.errstate(all="ignore"):
         half = 0.5 * np.spacing(np.abs(narrow)).astype(float)
         moved = wide + half * rng.uniform(-1, 1, wide.shape)
-    return np.where(np.isfinite(moved), moved, wide)
+        still = ~np.isfinite(moved) | (labels & (wide == np.rint(wide)))
+    return np.where(still, wide, moved)
