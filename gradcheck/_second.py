@@ -152,7 +152,11 @@ def _begin(
     gradient = np.asarray(subject.value(copied(arguments)))
     if gradient.shape != np.shape(arguments[0]):
         raise ValueError(f"grad must return an array of shape {np.shape(arguments[0])}, that of x, was {gradient.shape}")
-    return Run(options, subject), arguments, further(options, arguments, lambda a: np.asarray(subject.value(a)), rng), rng
+
+    def value(a: Arguments) -> np.ndarray:
+        return np.asarray(subject.value(a))
+
+    return Run(options, subject), arguments, further(options, arguments, value, rng, options.points - 1), rng
 
 
 def _along(vector: np.ndarray) -> Callable[[Callable[[np.ndarray], Any], Setup], Numbers]:

@@ -98,6 +98,11 @@ def _focal_slope(x: Array, t: Array) -> Array:
     return -s * q**2 * (2 * _sigmoid(z) * loss + q)
 
 
+def _largest(x: Array, t: Array) -> Array:
+    at = x == x.max(axis=-1, keepdims=True)
+    return at / at.sum(axis=-1, keepdims=True).astype(x.dtype)
+
+
 SMOOTH = (
     Specimen(
         "logistic",
@@ -120,7 +125,12 @@ SMOOTH = (
     ),
     Specimen("squared", lambda x, t: (x - t) ** 2, lambda x, t: 2 * (x - t), _normal(), _normal()),
     Specimen("log cosh", lambda x, t: np.logaddexp(x - t, t - x), lambda x, t: np.tanh(x - t), _normal(), _normal()),
-    Specimen("Student", lambda x, t: np.log1p((x - t) ** 2), lambda x, t: 2 * (x - t) / (1 + (x - t) ** 2), _normal(), _normal()),
+    Specimen(
+        "Student",
+        lambda x, t: np.log1p((x - t) ** 2),
+        lambda x, t: 2 * (x - t) / (1 + (x - t) ** 2),
+        _normal(), _normal(),
+    ),
     Specimen("Poisson", lambda x, t: np.exp(x) - t * x, lambda x, t: np.exp(x) - t, _normal(), _uniform(0, 5)),
     Specimen("steep", lambda x, t: np.exp(20 * x) * t, lambda x, t: 20 * np.exp(20 * x) * t, _normal(1), _uniform(1, 5)),
     Specimen("gamma", lambda x, t: np.log(x) + t / x, lambda x, t: 1 / x - t / x**2, _uniform(0.1, 5), _uniform(0.1, 5)),
@@ -148,7 +158,12 @@ SMOOTH = (
 )  # fmt: skip
 
 KINKED = (
-    Specimen("absolute", lambda x, t: np.abs(x - t), lambda x, t: np.sign(x - t), _normal(), _normal(), kinks=lambda x, t: t.copy()),
+    Specimen(
+        "absolute",
+        lambda x, t: np.abs(x - t),
+        lambda x, t: np.sign(x - t),
+        _normal(), _normal(), kinks=lambda x, t: t.copy(),
+    ),
     Specimen(
         "pinball",
         lambda x, t: np.maximum(0.3 * (t - x), -0.7 * (t - x)),
@@ -184,11 +199,9 @@ KINKED = (
     ),
     Specimen(
         "maximum",
-        lambda x, t: (x * t).max(axis=-1),
-        lambda x, t: t * ((x * t) == (x * t).max(axis=-1, keepdims=True))
-        / ((x * t) == (x * t).max(axis=-1, keepdims=True)).sum(axis=-1, keepdims=True),
-        _normal(), lambda rng, shape: np.ones(shape), kinks=lambda x, t: np.maximum(x, np.sort(x, axis=-1)[..., -2:-1] * 0 + np.median(x)),
-        rowwise=True,
+        lambda x, t: x.max(axis=-1),
+        _largest,
+        _normal(), _normal(), kinks=lambda x, t: np.maximum(x, np.median(x)), rowwise=True,
     ),
 )  # fmt: skip
 
