@@ -144,7 +144,8 @@ def _confirm(probe: Probe, sigma: np.ndarray, own: np.ndarray, j: Judgement) -> 
 
 def _plateaus(probe: Probe, sigma: np.ndarray, j: Judgement) -> None:
     """Allow for the rounding of f where it does not change by a bit: it may be a difference of numbers as large as it is
-    farther away."""
+    farther away.
+    """
     place = np.flatnonzero((j.outside > 0) & j.flat)
     for reach in FARTHER if place.size else ():
         far = measure(probe, place, sigma, reach).largest
