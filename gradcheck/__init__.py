@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from ._check import check
     from ._second import check_hessian_diag, check_hvp
     from ._suite import Case, SuiteError, collect
+    from ._testing import GradientWarning, pytest_cases
     from ._transfer import check_transfer
     from ._verdict import Curve, Finding, GradientError, Result, Verdict
-    from .pytest_plugin import GradientWarning, pytest_cases
 
 __all__ = [
     "Case",
@@ -43,7 +43,7 @@ _HOMES = {
     "Curve": "_verdict",
     "Finding": "_verdict",
     "GradientError": "_verdict",
-    "GradientWarning": "pytest_plugin",
+    "GradientWarning": "_testing",
     "Result": "_verdict",
     "SuiteError": "_suite",
     "Verdict": "_verdict",
@@ -52,7 +52,7 @@ _HOMES = {
     "check_hvp": "_second",
     "check_transfer": "_transfer",
     "collect": "_suite",
-    "pytest_cases": "pytest_plugin",
+    "pytest_cases": "_testing",
 }
 
 

@@ -1,11 +1,11 @@
-"""The pytest plugin: checks inside tests, and whole suites as tests.
+"""The pytest plugin: checks inside tests, and whole suites as tests::
 
->>> def test_gradient(gradcheck):
-...     gradcheck(f, grad, x)
+    def test_gradient(gradcheck):
+        gradcheck(f, grad, x)
 
->>> @pytest.mark.parametrize("case", pytest_cases("my_library.suite:cases"))
-... def test_case(run_case, case):
-...     run_case(case)
+    @pytest.mark.parametrize("case", gradcheck.pytest_cases("my_library.suite:cases"))
+    def test_case(run_case, case):
+        run_case(case)
 
 Options: ``--gradcheck-strict`` and ``--gradcheck-seed N``.  pytest imports this module at its start, in every project:
 what needs numpy is imported when it is used.
@@ -19,15 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from _pytest.mark import ParameterSet
+from ._testing import GradientWarning
 
+if TYPE_CHECKING:
     from ._suite import Case
     from ._verdict import Result
-
-
-class GradientWarning(UserWarning):
-    """A check could not tell whether a gradient is right."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,44 +67,3 @@ def _judged(result: Result, config: pytest.Config) -> Result:
     if not result:
         warnings.warn(GradientWarning(str(result)), stacklevel=3)
     return result
-
-
-def pytest_cases(*targets: str, quick: bool = False) -> list[ParameterSet]:
-    """Cases of suites as parameters of a test.
-
-    Parameters
-    ----------
-    *targets : str
-        Names of installed suites, ``module:attribute`` or ``path/to/file.py:attribute``; every installed suite if there
-        is none.
-    quick : bool
-        Only the cases of a quick run.
-
-    Returns
-    -------
-    list
-        For ``pytest.mark.parametrize``, named as the cases are.  Those that this machine cannot run are marked as skipped.
-
-    Raises
-    ------
-    SuiteError
-        If a suite cannot be found or does not hold cases.
-
-    Examples
-    --------
-    >>> @pytest.mark.parametrize("case", pytest_cases("my_library.suite:cases"))
-    ... def test_case(run_case, case):
-    ...     run_case(case)
-    """
-    from ._suite import collect
-
-    cases = [case for case in collect(targets) if case.quick or not quick]
-    several = len({case.suite for case in cases}) > 1
-    return [
-        pytest.param(
-            case,
-            id=f"{case.suite}::{case.name}" if several else case.name,
-            marks=[pytest.mark.skip(reason=str(case.labels["skip"]))] if "skip" in case.labels else [],
-        )
-        for case in cases
-    ]
