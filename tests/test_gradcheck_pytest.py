@@ -32,6 +32,12 @@ def case(name, labels={}, quick=True, **arguments):
 """
 
 
+def environment() -> dict[str, str]:
+    """No plugin but the one that is named, which cannot be loaded twice where gradcheck is installed."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
 @pytest.fixture
 def run(tmp_path):
     """Runs a test file with the plugin; counts of outcomes and the output."""
@@ -39,10 +45,7 @@ def run(tmp_path):
     def run(body: str, *options: str) -> tuple[dict[str, int], str]:
         (tmp_path / "test_it.py").write_text(TOLD + textwrap.dedent(body))
         command = [sys.executable, "-m", "pytest", "-p", "gradcheck.pytest_plugin", "-p", "no:cacheprovider", "-rA", *options]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        for name in ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER"):
-            environment.pop(name, None)
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
         assert done.stderr == ""
         last = done.stdout.splitlines()[-1]
         return {what: int(count) for count, what in re.findall(r"(\d+) (\w+)", last.partition(" in ")[0])}, done.stdout
@@ -163,8 +166,7 @@ def test_pytest_start_loads_neither_numpy_nor_scipy(tmp_path):
         "    assert not loaded\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "gradcheck.pytest_plugin", "-p", "no:cacheprovider", "-W", "error"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
 
 
