@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -99,6 +101,15 @@ def start(*arguments: object, code: Sequence[str] = ("-m", "gradcheck"), **varia
         [sys.executable, *code, *map(str, arguments)], env=environment(**variables), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
+
+
+def wait_for(path: Path) -> None:
+    """Until the code under test has made the file, and a little longer, so that it is where it stays."""
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} is not made"
+        time.sleep(0.02)
+    time.sleep(0.2)
 
 
 def names(listing: str) -> list[str]:
@@ -356,6 +367,25 @@ def test_broken_pipe_is_quiet(suite):
         assert process.stderr.read() == ""
 
 
+@pytest.mark.skipif(os.name != "posix", reason="closes standard output by a shell of Unix")
+def test_closed_output(mixed, tmp_path):
+    command = f"exec {shlex.quote(sys.executable)} -m gradcheck {shlex.quote(mixed)} --json {tmp_path}/a.json >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], env=environment(), timeout=PATIENCE).returncode == 1
+    assert len(json.loads((tmp_path / "a.json").read_text())["cases"]) == 7
+
+
+def test_what_is_installed():
+    path = ROOT / "pyproject.toml"
+    if not path.exists():
+        pytest.skip("not the source tree")
+    project = tomllib.loads(path.read_text())
+    folders = {file.parent for file in (ROOT / "gradcheck").rglob("__init__.py")}
+    packages = project["tool"]["setuptools"]["packages"]
+    assert {".".join(folder.relative_to(ROOT).parts) for folder in folders} <= set(packages)
+    assert project["project"]["scripts"]["gradcheck"] == "gradcheck.__main__:main"
+    assert project["project"]["entry-points"]["pytest11"]["gradcheck"] == "gradcheck.pytest_plugin"
+
+
 # --- workers ---------------------------------------------------------------------------------------------------------
 
 
@@ -450,10 +480,7 @@ def group(leader: int) -> list[int]:
 def test_interrupt(suite, tmp_path, jobs, number, whole_group):
     files = {kind: tmp_path / f"a.{kind}" for kind in ("json", "junit", "html")}
     process = start(suite(SLOW), "-j", jobs, *(f"--{kind}={path}" for kind, path in files.items()))
-    deadline = time.monotonic() + PATIENCE
-    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.2)
+    wait_for(tmp_path / "started")
     before = time.monotonic()
     (os.killpg if whole_group else os.kill)(process.pid, number)
     out, errors = process.communicate(timeout=PATIENCE)
@@ -482,15 +509,20 @@ def suite():
 """
     target = suite(body)
     process = start(target)
-    started = Path(target.rpartition(":")[0]).with_name("started")
-    deadline = time.monotonic() + PATIENCE
-    while not started.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.2)
+    wait_for(Path(target.rpartition(":")[0]).with_name("started"))
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "interrupted after 1 of 9 cases" in out
+
+
+def test_interrupt_while_suites_are_imported(suite, tmp_path):
+    target = suite("Path(__file__).with_name('started').touch()\ntime.sleep(20)")
+    process = start(target)
+    wait_for(tmp_path / "started")
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out, errors) == (130, "", "")
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

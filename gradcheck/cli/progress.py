@@ -70,9 +70,15 @@ class Bar(Progress):
         from rich.progress import Progress as Rich
 
         super().__init__(total)
-        columns = BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn(), TextColumn("left")
+        columns = (
+            BarColumn(None),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
         self.console = Console(stderr=True)
-        self.bar = Rich(*columns, console=self.console, transient=True, redirect_stdout=False)
+        self.bar = Rich(*columns, console=self.console, transient=True, redirect_stdout=False, expand=True)
         self.task: Any = self.bar.add_task(self.text, total=total)
 
     def __enter__(self) -> Progress:
