@@ -38,7 +38,10 @@ import numpy as np
 from gradcheck import Case, Curve, Finding, Result, Verdict
 from gradcheck._checks import CHECKS
 
-def told(seed=0, verdict="pass", resolution=1e-9, message="wrong by 3 sigma", then=None, result={}):
+def told(
+    f=None, grad=None, x=None, *args,
+    seed=0, verdict="pass", resolution=1e-9, message="wrong by 3 sigma", then=None, result={},
+):
     if then:
         then()
     verdict = Verdict(verdict)
