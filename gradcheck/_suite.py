@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -59,13 +60,14 @@ class Case:
     suite: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise SuiteError(f"a case's name must be a str, was {self.name!r}")
         if self.check not in _checks.CHECKS:
             raise SuiteError(f"case {self.name!r}: check must be one of {sorted(_checks.CHECKS)}, was {self.check!r}")
 
     def run(self, seed: int = 0) -> Result:
         """Run the check.  Whatever it raises becomes a finding, so that one broken case does not end a run."""
-        rng = np.random.default_rng([seed, *self.name.encode()])
-        reproduce = f"python -m gradcheck {self.suite} --case {self.name!r} --seed {seed}"
+        rng = np.random.default_rng([seed, *self.name.encode(errors="surrogatepass")])
         try:
             arguments = self.arguments(rng) if callable(self.arguments) else self.arguments
             result = _checks.run(self.check, {"seed": seed, **arguments})
@@ -73,7 +75,11 @@ class Case:
             message = f"{type(error).__name__}: {error}"
             finding = Finding("error", Verdict.FAIL, message, hint="the check itself could not be run")
             result = Result(self.name, Verdict.FAIL, findings=(finding,), seed=seed)
-        return replace(result, name=self.name, reproduce=reproduce)
+        return replace(result, name=self.name, reproduce=self.command(seed))
+
+    def command(self, seed: int = 0) -> str:
+        """Line for a shell that runs just this case."""
+        return f"python -m gradcheck {shlex.quote(self.suite)} --case {shlex.quote(self.name)} --seed {seed}"
 
 
 def collect(targets: Iterable[str] = ()) -> list[Case]:
