@@ -24,4 +24,8 @@ def run(name: str, arguments: Mapping[str, Any]) -> Result:
     function = CHECKS[name]
     named = dict(arguments)
     first = [parameter.name for parameter in inspect.signature(function).parameters.values()][:3]
+    optional = {first[1]} if name == "check" else set()  # check takes value_and_grad or vjp for grad
+    missing = [parameter for parameter in first if parameter not in named and parameter not in optional]
+    if missing:
+        raise TypeError(f"{name} needs {', '.join(missing)}; the case has {', '.join(sorted(named))}")
     return function(*(named.pop(parameter, None) for parameter in first), *named.pop("args", ()), **named)

@@ -97,7 +97,7 @@ def collect(targets: Iterable[str] = ()) -> list[Case]:
     """
     installed = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
     cases: list[Case] = []
-    for target in targets or installed:
+    for target in list(targets) or installed:
         suite = _load_installed(installed[target]) if target in installed else _load(target, sorted(installed))
         cases += _cases(target, suite)
     return cases
@@ -134,16 +134,33 @@ def _load_module(name: str) -> ModuleType:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"_gradcheck_suite_{path.stem}"  # a name of its own, which cannot hide another module
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # its neighbours can be imported, as from a program
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
-def _cases(target: str, suite: Any) -> Iterator[Case]:
+def _cases(target: str, suite: Any) -> list[Case]:
+    try:
+        return list(_listed(target, suite))
+    except SuiteError:
+        raise
+    except Exception as error:
+        raise SuiteError(f"suite {target!r} raised {type(error).__name__}: {error}") from error
+
+
+def _listed(target: str, suite: Any) -> Iterator[Case]:
     if callable(suite) and not inspect.isclass(suite):
         suite = suite()
     if not isinstance(suite, Iterable) or isinstance(suite, (str, Mapping)):
