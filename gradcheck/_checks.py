@@ -23,8 +23,9 @@ def run(name: str, arguments: Mapping[str, Any]) -> Result:
     """Call a check with its arguments by name; those of the function are a tuple ``args``."""
     function = CHECKS[name]
     named = dict(arguments)
-    first = [parameter.name for parameter in inspect.signature(function).parameters.values()][:3]
-    optional = {first[1]} if name == "check" else set()  # check takes value_and_grad or vjp for grad
+    parameters = inspect.signature(function).parameters.values()
+    first = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    optional = {"grad"} if name == "check" else set()  # value_and_grad or vjp may stand for it
     missing = [parameter for parameter in first if parameter not in named and parameter not in optional]
     if missing:
         raise TypeError(f"{name} needs {', '.join(missing)}; the case has {', '.join(sorted(named))}")
