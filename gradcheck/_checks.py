@@ -24,9 +24,9 @@ def run(name: str, arguments: Mapping[str, Any]) -> Result:
     function = CHECKS[name]
     named = dict(arguments)
     parameters = inspect.signature(function).parameters.values()
-    first = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    leading = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     optional = {"grad"} if name == "check" else set()  # value_and_grad or vjp may stand for it
-    missing = [parameter for parameter in first if parameter not in named and parameter not in optional]
+    missing = [p.name for p in leading if p.default is p.empty and p.name not in named and p.name not in optional]
     if missing:
         raise TypeError(f"{name} needs {', '.join(missing)}; the case has {', '.join(sorted(named))}")
-    return function(*(named.pop(parameter, None) for parameter in first), *named.pop("args", ()), **named)
+    return function(*(named.pop(p.name, None) for p in leading), *named.pop("args", ()), **named)

@@ -144,6 +144,7 @@ def noise(probe: Probe, step: np.ndarray, rng: np.random.Generator, lines: int =
     shape = probe.x.shape
     found = []
     single = np.ones(probe.outputs(probe.x).shape, bool)
+    varied = np.zeros(single.shape, bool)
     for _ in range(lines):
         # Uneven steps: even ones of the same binary digits would meet the same rounding again and again.
         direction = (step * rng.choice([-1.0, 1.0], step.size) * rng.uniform(0.5, 1.0, step.size)).reshape(shape)
@@ -155,8 +156,9 @@ def noise(probe: Probe, step: np.ndarray, rng: np.random.Generator, lines: int =
         found.append(np.median([deviation(samples, k) for k in (3, 4, 5, 6)], axis=0))
         with np.errstate(all="ignore"):
             single &= (samples.astype(np.float32) == samples).all(axis=0)
+            varied |= (samples != samples[0]).any(axis=0)
     sigma = np.nan_to_num(np.sort(found, axis=0)[-2], nan=0.0, posinf=0.0)[probe.output]  # the largest may have met a kink
-    return np.where(single[probe.output], np.maximum(sigma, 2.0**-24 * np.abs(np.nan_to_num(probe.center))), sigma)
+    return np.where((single & varied)[probe.output], np.maximum(sigma, 2.0**-24 * np.abs(np.nan_to_num(probe.center))), sigma)
 
 
 def deviation(samples: np.ndarray, level: int) -> np.ndarray:
