@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from ._verdict import Finding, Result, Verdict
 ENTRY_DEMAND = 1e-3
 #: Broken rules after which numbers mean nothing.
 FATAL = {"shape", "dtype", "input-modified"}
+
+#: Further points that are tried where those asked for say too little.
+MORE_POINTS = 3
 
 Sampler = Callable[[np.random.Generator], Any]
 Kinks = str | Callable[..., Any]
@@ -145,7 +148,12 @@ def check(
     upstream = _upstream(subject, arguments, vjp is not None, rng)
     contract = Contract(subject, arguments, upstream, tolerance)
     run = Run(options, subject)
-    others = further(options, arguments, lambda a: np.asarray(subject.value(a)), rng)
+    run.findings = contract.findings
+
+    def value(a: Arguments) -> np.ndarray:
+        return np.asarray(subject.value(a))
+
+    others = further(options, arguments, value, rng, options.points - 1)
     if contract.inputs_untouched() and contract.shape_and_type():
         contract.repeatable()
         contract.results_are_the_callers(others[0] if others else arguments)
@@ -155,17 +163,16 @@ def check(
             contract.writes_all_of(out)
         if vjp is not None:
             contract.linear(rng)
-    if not FATAL & {finding.code for finding in contract.findings}:
+    if FATAL.isdisjoint(finding.code for finding in contract.findings):
         claims = []
-        for point, here in enumerate([arguments, *others]):
+        for point, here in enumerate(run.enough_of([arguments, *others], value, rng)):
             u = _upstream(subject, here, vjp is not None, rng) if point else upstream
             gradients = contract.claim(u, here)
             claims.append(gradients)
             for position, gradient in zip(options.wrt, gradients, strict=True):
                 run.point(point, here, u, position, gradient, rng, _look(u, separable))
         if len(claims) > 1:
-            contract.double_precision(claims[0], claims[1])
-    run.findings[:0] = contract.findings
+            run.findings += contract.double_precision(claims[0], claims[1])
     return run.result(started)
 
 
@@ -203,7 +210,7 @@ class Run:
         self.options = options
         self.subject = subject
         self.findings: list[Finding] = []
-        self.numbers: list[Numbers] = []
+        self.numbers: dict[int, list[Numbers]] = {}
         self.singles = True
 
     def point(
@@ -230,60 +237,81 @@ class Run:
         setup = Setup(x, gradient, options.domain, rng, position, point, options.only, options.kinks == "forbid", evaluate)
         self.findings += _convention(options.kinks, arguments, setup)
         if x.size:
-            self.numbers.append(look(value, setup))
-            self.findings += self.numbers[-1].findings
+            numbers = look(value, setup)
+            self.numbers.setdefault(position, []).append(numbers)
+            self.findings += numbers.findings
+
+    @property
+    def resolution(self) -> tuple[float, float]:
+        """Smallest errors, of the whole and of an entry, that would be seen whichever argument they are in."""
+        known = [of_argument for of_argument in self.numbers.values() if any(n.entries for n in of_argument)]
+        whole = max((min(n.resolution for n in numbers) for numbers in known), default=math.nan)
+        return whole, max((min(n.resolution_entry for n in numbers) for numbers in known), default=math.nan)
+
+    @property
+    def sharp(self) -> bool:
+        whole, entry = self.resolution
+        return math.isnan(whole) or (whole <= self.options.rtol and entry <= ENTRY_DEMAND)
+
+    def enough_of(
+        self, points: list[Arguments], value: Callable[[Arguments], np.ndarray], rng: np.random.Generator
+    ) -> Iterator[Arguments]:
+        """The points, and some more as long as they are right but say too little, as on plateaus and at kinks."""
+        yield from points
+        for _ in range(MORE_POINTS if self.options.points > 1 else 0):
+            if self.sharp or any(f.verdict is Verdict.FAIL for f in self.findings):
+                return
+            yield from further(self.options, points[0], value, rng, 1)
 
     def result(self, started: float) -> Result:
         options, subject = self.options, self.subject
-        known = [n for n in self.numbers if n.entries]
-        resolution = min((n.resolution for n in known), default=math.nan)
-        entry = min((n.resolution_entry for n in known), default=math.nan)
+        resolution, entry = self.resolution
         findings = [f for f in self.findings if f.verdict is Verdict.FAIL]
-        unclear = [f for f in self.findings if f.verdict is not Verdict.FAIL]
-        enough = not known or (resolution <= options.rtol and entry <= ENTRY_DEMAND)
-        if enough:
-            # What could not be seen at one point was seen at another, unless it was the point that was asked for.
-            unclear = [f for f in unclear if not f.point]
-        else:
+        # What could not be seen at a further point was seen at another; x itself is what was asked for.
+        unclear = [f for f in self.findings if f.verdict is not Verdict.FAIL and not f.point]
+        if not self.sharp:
             unclear.append(self._blunt(resolution, entry))
         findings += unclear
         worst = next((f for f in findings if f.index is not None), None)
         call = f"gradcheck.check(f, grad, x, ..., seed={options.seed}"
         call += f", only={worst.index})" if worst is not None and worst.code == "value" else ")"
-        curves = [n.curve for n in self.numbers if n.curve is not None and (n.findings or not findings)]
+        every = [n for numbers in self.numbers.values() for n in numbers]
+        curves = [n.curve for n in every if n.curve is not None and (n.findings or not findings)]
+        points = max((len(numbers) for numbers in self.numbers.values()), default=0)
         return Result(
             options.name, Verdict.worst(f.verdict for f in findings), resolution, entry, tuple(findings),
-            subject.evaluations, subject.gradient_evaluations, max((n.noise for n in known), default=math.nan),
-            options.points, sum(n.entries for n in known), time.perf_counter() - started, options.seed, call,
+            subject.evaluations, subject.gradient_evaluations, max((n.noise for n in every), default=math.nan),
+            points, sum(n.entries for n in every), time.perf_counter() - started, options.seed, call,
             curves[0] if curves else None,
         )  # fmt: skip
 
     def _blunt(self, resolution: float, entry: float) -> Finding:
-        if not math.isfinite(resolution):
-            text = "the gradient is zero, or nothing is known of it, at every point: there is nothing to compare"
-            return Finding("flat", Verdict.INCONCLUSIVE, text, hint="pass sampler=, or another x")
+        """Why too little was seen."""
         what, size, wanted = ("gradient", resolution, self.options.rtol)
         if resolution <= self.options.rtol:
             what, size, wanted = ("single entry", entry, ENTRY_DEMAND)
         text = f"only errors of {size:.1e} of the {what} would have been seen, {wanted:.0e} is demanded"
+        if not math.isfinite(resolution):
+            text = "at every point the gradient is zero, or nothing is known of it: there is nothing to compare"
+            return Finding("flat", Verdict.INCONCLUSIVE, text, hint="pass sampler=, or another x")
         if self.singles:
             return Finding(
                 "noise", Verdict.INCONCLUSIVE, text, hint="f returns float32 numbers: compute it in double precision"
             )
-        return Finding(
-            "noise",
-            Verdict.INCONCLUSIVE,
-            text,
-            hint="f is large beside its changes, or not smooth: check a part of it, or at another x",
-        )
+        if any(n.kinked for numbers in self.numbers.values() for n in numbers):
+            return Finding(
+                "kink", Verdict.INCONCLUSIVE, text, hint="f has kinks at or near every point: pass sampler=, or another x"
+            )
+        hint = "f is large beside its changes, or not smooth: check a part of it, or at another x"
+        return Finding("noise", Verdict.INCONCLUSIVE, text, hint=hint)
 
 
 def further(
-    options: Options, arguments: Arguments, value: Callable[[Arguments], np.ndarray], rng: np.random.Generator
+    options: Options, arguments: Arguments, value: Callable[[Arguments], np.ndarray], rng: np.random.Generator, count: int
 ) -> list[Arguments]:
     """Further points at which the function is defined."""
     found = []
-    for _ in range(options.points - 1):
+    for _ in range(count):
         if options.sampler is not None:
             drawn = options.sampler(rng)
             drawn = drawn if isinstance(drawn, tuple) else (drawn, *arguments[1:])

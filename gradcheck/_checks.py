@@ -23,5 +23,10 @@ def run(name: str, arguments: Mapping[str, Any]) -> Result:
     """Call a check with its arguments by name; those of the function are a tuple ``args``."""
     function = CHECKS[name]
     named = dict(arguments)
-    first = [parameter.name for parameter in inspect.signature(function).parameters.values()][:3]
-    return function(*(named.pop(parameter, None) for parameter in first), *named.pop("args", ()), **named)
+    parameters = inspect.signature(function).parameters.values()
+    leading = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    optional = {"grad"} if name == "check" else set()  # value_and_grad or vjp may stand for it
+    missing = [p.name for p in leading if p.default is p.empty and p.name not in named and p.name not in optional]
+    if missing:
+        raise TypeError(f"{name} needs {', '.join(missing)}; the case has {', '.join(sorted(named))}")
+    return function(*(named.pop(p.name, None) for p in leading), *named.pop("args", ()), **named)

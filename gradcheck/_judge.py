@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._oracle import Estimate, Probe, measure
+from ._oracle import ORDER, SIGMAS, Estimate, Probe, amplification, measure
 
 #: Second looks: reaches of the one-sided differences, from far to near, and of the central ones where noise is too large.
 NEARER = (2.0**-2, 2.0**-7, 2.0**-12, 2.0**-18)
@@ -133,12 +133,27 @@ def _sharpen(probe: Probe, sigma: np.ndarray, own: np.ndarray, far: np.ndarray, 
 
 def _confirm(probe: Probe, sigma: np.ndarray, own: np.ndarray, j: Judgement) -> None:
     """Second look at slopes that are outside, the worst first, until some are certainly wrong."""
+    _plateaus(probe, sigma, j)
     suspects = np.flatnonzero(j.outside > 0)
     suspects = suspects[np.argsort(-j.outside[suspects], kind="stable")]
     while suspects.size and not j.wrong.any():
         batch, suspects = suspects[:BATCH], suspects[BATCH:]
         _look_again(probe, sigma, own, j, batch)
     j.wrong |= ~np.isfinite(j.slope) & np.isfinite(j.value)
+
+
+def _plateaus(probe: Probe, sigma: np.ndarray, j: Judgement) -> None:
+    """Allow for the rounding of f where it does not change by a bit: it may be a difference of numbers as large as it is
+    farther away.
+    """
+    place = np.flatnonzero((j.outside > 0) & j.flat)
+    for reach in FARTHER if place.size else ():
+        far = measure(probe, place, sigma, reach).largest
+        quantum = SIGMAS * amplification(ORDER, 0) * 2.0**-53 * np.nan_to_num(far, nan=0.0, posinf=0.0)
+        quantum = np.maximum(quantum - j.interval[place], 0.0)
+        j.interval[place] += quantum
+        j.low[place] -= quantum
+        j.high[place] += quantum
 
 
 def _look_again(probe: Probe, sigma: np.ndarray, own: np.ndarray, j: Judgement, batch: np.ndarray) -> None:
@@ -158,7 +173,8 @@ def _look_again(probe: Probe, sigma: np.ndarray, own: np.ndarray, j: Judgement, 
         slack = np.nansum([look.interval for look in looks], axis=0) + own[open_]
         low, high = np.fmin.reduce(values) - slack, np.fmax.reduce(values) + slack
         share = DECISIVE if len(sides) == 1 else SIDED_DECISIVE
-        speaks = np.isfinite(low) & (slack <= share * discrepancy[open_])
+        settled = np.array([look.settled | np.isnan(look.value) for look in looks]).all(axis=0)
+        speaks = np.isfinite(low) & settled & (slack <= share * discrepancy[open_])
         inside = (low <= j.slope[open_]) & (j.slope[open_] <= high)
         apart = high - low > 4 * slack
         place = open_[speaks]

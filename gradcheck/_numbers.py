@@ -42,6 +42,7 @@ class Numbers:
     resolution: float = math.nan
     resolution_entry: float = math.nan
     noise: float = math.nan
+    kinked: bool = False
     entries: int = 0
     curve: Curve | None = None
 
@@ -223,8 +224,8 @@ def _summary(setup: Setup, j: Judgement, entry: Array, step: Array, sigma: Array
     scalar function counts as flat only if it is so far and wide.
     """
     n = len(entry)
-    numbers = Numbers(noise=float(np.max(sigma[:n], initial=0.0)), entries=n)
     part = slice(0, n)
+    numbers = Numbers(noise=float(np.max(sigma[part], initial=0.0)), kinked=bool(j.kink[part].any()), entries=n)
     value, slope = j.value[part] / step, j.slope[part] / step
     half = np.maximum(j.interval[part], 0.5 * (j.high[part] - j.low[part])) / step
     entries = Entries(entry, setup.gradient, slope, value, half, j.outside[part] > 0, setup.others)
@@ -243,7 +244,7 @@ def _summary(setup: Setup, j: Judgement, entry: Array, step: Array, sigma: Array
     largest = np.max(size[known] * weight[known], initial=0.0)
     if n and flat[part][known].all() and not slope[known].any():
         numbers.resolution = numbers.resolution_entry = 0.0
-    elif known.any() and largest > 0:
+    elif slope[known].any() or (np.abs(value[known]) > half[known]).any():
         some = known & (size > 0)
         numbers.resolution = float(np.min(DETECTED * half[some] / size[some]))
         numbers.resolution_entry = float(np.max(DETECTED * half[known] * weight[known]) / largest)

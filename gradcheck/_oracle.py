@@ -22,6 +22,9 @@ LEVELS = 10
 SIGMAS = 5.0
 #: SciPy may stop once two levels agree to this, far below what noise allows anyway.
 AGREE = 1e-11
+#: A difference quotient has settled if its truncation error is below this many times its noise, or this share of itself.
+SETTLED_NOISE = 3.0
+SETTLED_SHARE = 0.1
 #: Steps between the samples that noise is estimated from, in units of the line: so short that f is straight over all of
 #: them, and longer ones where most samples are the same because f is coarser than that.
 WIGGLES = (2.0**-30, 2.0**-20, 2.0**-12)
@@ -46,8 +49,8 @@ class Probe(Protocol):
 class Estimate:
     """Derivatives of some elements, each within `interval` of the truth; NaN where f is undefined.
 
-    `truncation` and `noise` are the parts of the interval, `levels` the difference quotients of all levels and `steps`
-    their steps.
+    `truncation` and `noise` are the parts of the interval, `levels` the difference quotients of all levels with their `steps`
+    and `noises`, and `largest` is the largest value of f that was met.
     """
 
     value: np.ndarray
@@ -56,6 +59,12 @@ class Estimate:
     levels: np.ndarray
     steps: np.ndarray
     noises: np.ndarray
+    largest: np.ndarray
+
+    @property
+    def settled(self) -> np.ndarray:
+        """Where levels agree, or noise explains that they do not; elsewhere f may bend within the smallest step."""
+        return self.truncation <= np.maximum(SETTLED_NOISE * self.noise, SETTLED_SHARE * np.abs(self.value))
 
     @property
     def interval(self) -> np.ndarray:
@@ -113,7 +122,7 @@ def measure(probe: Probe, element: np.ndarray, sigma: np.ndarray, reach: float |
     place = (best, np.arange(m))
     lost = ~np.isfinite(truncation[place])
     value = np.where(lost, np.nan, levels[place])
-    return Estimate(value, np.where(lost, np.nan, truncation[place]), noises[place], levels, steps, noises)
+    return Estimate(value, np.where(lost, np.nan, truncation[place]), noises[place], levels, steps, noises, largest)
 
 
 @cache
@@ -135,6 +144,7 @@ def noise(probe: Probe, step: np.ndarray, rng: np.random.Generator, lines: int =
     shape = probe.x.shape
     found = []
     single = np.ones(probe.outputs(probe.x).shape, bool)
+    varied = np.zeros(single.shape, bool)
     for _ in range(lines):
         # Uneven steps: even ones of the same binary digits would meet the same rounding again and again.
         direction = (step * rng.choice([-1.0, 1.0], step.size) * rng.uniform(0.5, 1.0, step.size)).reshape(shape)
@@ -146,8 +156,9 @@ def noise(probe: Probe, step: np.ndarray, rng: np.random.Generator, lines: int =
         found.append(np.median([deviation(samples, k) for k in (3, 4, 5, 6)], axis=0))
         with np.errstate(all="ignore"):
             single &= (samples.astype(np.float32) == samples).all(axis=0)
+            varied |= (samples != samples[0]).any(axis=0)
     sigma = np.nan_to_num(np.sort(found, axis=0)[-2], nan=0.0, posinf=0.0)[probe.output]  # the largest may have met a kink
-    return np.where(single[probe.output], np.maximum(sigma, 2.0**-24 * np.abs(np.nan_to_num(probe.center))), sigma)
+    return np.where((single & varied)[probe.output], np.maximum(sigma, 2.0**-24 * np.abs(np.nan_to_num(probe.center))), sigma)
 
 
 def deviation(samples: np.ndarray, level: int) -> np.ndarray:

@@ -72,6 +72,7 @@ def check_hvp(
     run, arguments, others, rng = _begin(options, subject, args, x)
     upstream = rng.normal(size=np.shape(arguments[0]))
     contract = Contract(subject, arguments, upstream, tolerance)
+    run.findings = contract.findings
     if contract.inputs_untouched() and contract.shape_and_type():
         contract.repeatable()
         contract.results_are_the_callers(others[0] if others else arguments)
@@ -80,7 +81,6 @@ def check_hvp(
     if FATAL.isdisjoint(finding.code for finding in contract.findings):
         for point, here in enumerate([arguments, *others]):
             _products(run, contract, point, here, rng)
-    run.findings[:0] = contract.findings
     return run.result(started)
 
 
@@ -129,6 +129,7 @@ def check_hessian_diag(
     subject = Subject(grad, hessian_diag, None, False, (0,), False)
     run, arguments, others, rng = _begin(options, subject, args, x)
     contract = Contract(subject, arguments, None, tolerance)
+    run.findings = contract.findings
     if contract.inputs_untouched() and contract.shape_and_type():
         contract.repeatable()
         contract.results_are_the_callers(others[0] if others else arguments)
@@ -138,7 +139,6 @@ def check_hessian_diag(
         for point, here in enumerate([arguments, *others]):
             (claim,) = contract.claim(None, here)
             run.point(point, here, None, 0, claim, rng, lambda f, setup: _numbers.diagonal(f, setup, axes))
-    run.findings[:0] = contract.findings
     return run.result(started)
 
 
@@ -150,7 +150,11 @@ def _begin(
     gradient = np.asarray(subject.value(copied(arguments)))
     if gradient.shape != np.shape(arguments[0]):
         raise ValueError(f"grad must return an array of shape {np.shape(arguments[0])}, that of x, was {gradient.shape}")
-    return Run(options, subject), arguments, further(options, arguments, lambda a: np.asarray(subject.value(a)), rng), rng
+
+    def value(a: Arguments) -> np.ndarray:
+        return np.asarray(subject.value(a))
+
+    return Run(options, subject), arguments, further(options, arguments, value, rng, options.points - 1), rng
 
 
 def _along(vector: np.ndarray) -> Callable[[Callable[[np.ndarray], Any], Setup], Numbers]:

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -59,13 +60,14 @@ class Case:
     suite: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise SuiteError(f"a case's name must be a str, was {self.name!r}")
         if self.check not in _checks.CHECKS:
             raise SuiteError(f"case {self.name!r}: check must be one of {sorted(_checks.CHECKS)}, was {self.check!r}")
 
     def run(self, seed: int = 0) -> Result:
         """Run the check.  Whatever it raises becomes a finding, so that one broken case does not end a run."""
-        rng = np.random.default_rng([seed, *self.name.encode()])
-        reproduce = f"python -m gradcheck {self.suite} --case {self.name!r} --seed {seed}"
+        rng = np.random.default_rng([seed, *self.name.encode(errors="surrogatepass")])
         try:
             arguments = self.arguments(rng) if callable(self.arguments) else self.arguments
             result = _checks.run(self.check, {"seed": seed, **arguments})
@@ -73,7 +75,11 @@ class Case:
             message = f"{type(error).__name__}: {error}"
             finding = Finding("error", Verdict.FAIL, message, hint="the check itself could not be run")
             result = Result(self.name, Verdict.FAIL, findings=(finding,), seed=seed)
-        return replace(result, name=self.name, reproduce=reproduce)
+        return replace(result, name=self.name, reproduce=self.command(seed))
+
+    def command(self, seed: int = 0) -> str:
+        """Line for a shell that runs just this case."""
+        return f"python -m gradcheck {shlex.quote(self.suite)} --case {shlex.quote(self.name)} --seed {seed}"
 
 
 def collect(targets: Iterable[str] = ()) -> list[Case]:
@@ -91,7 +97,7 @@ def collect(targets: Iterable[str] = ()) -> list[Case]:
     """
     installed = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
     cases: list[Case] = []
-    for target in targets or installed:
+    for target in list(targets) or installed:
         suite = _load_installed(installed[target]) if target in installed else _load(target, sorted(installed))
         cases += _cases(target, suite)
     return cases
@@ -128,16 +134,33 @@ def _load_module(name: str) -> ModuleType:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no file {str(path)!r}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"_gradcheck_suite_{path.stem}"  # a name of its own, which cannot hide another module
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # its neighbours can be imported, as from a program
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
-def _cases(target: str, suite: Any) -> Iterator[Case]:
+def _cases(target: str, suite: Any) -> list[Case]:
+    try:
+        return list(_listed(target, suite))
+    except SuiteError:
+        raise
+    except Exception as error:
+        raise SuiteError(f"suite {target!r} raised {type(error).__name__}: {error}") from error
+
+
+def _listed(target: str, suite: Any) -> Iterator[Case]:
     if callable(suite) and not inspect.isclass(suite):
         suite = suite()
     if not isinstance(suite, Iterable) or isinstance(suite, (str, Mapping)):

@@ -142,6 +142,11 @@ def _seen(t: Array) -> Array:
     return 1 - t[..., :1]
 
 
+def _largest(x: Array, t: Array) -> Array:
+    at = x == x.max(axis=-1, keepdims=True)
+    return at / at.sum(axis=-1, keepdims=True).astype(x.dtype)
+
+
 SMOOTH = (
     Specimen(
         "logistic",
@@ -248,7 +253,10 @@ SMOOTH = (
 
 KINKED = (
     Specimen(
-        "absolute", lambda x, t: np.abs(x - t), lambda x, t: np.sign(x - t), _normal(), _normal(), kinks=lambda x, t: t.copy(),
+        "absolute",
+        lambda x, t: np.abs(x - t),
+        lambda x, t: np.sign(x - t),
+        _normal(), _normal(), kinks=lambda x, t: t.copy(),
     ),
     Specimen(
         "pinball",
@@ -288,10 +296,9 @@ KINKED = (
     ),
     Specimen(
         "maximum",
-        lambda x, t: (x * t).max(axis=-1),
-        lambda x, t: t * ((x * t) == (x * t).max(axis=-1, keepdims=True))
-        / ((x * t) == (x * t).max(axis=-1, keepdims=True)).sum(axis=-1, keepdims=True, dtype=x.dtype),
-        _normal(), lambda rng, shape: np.ones(shape), kinks=lambda x, t: np.maximum(x, np.median(x)), rowwise=True,
+        lambda x, t: x.max(axis=-1),
+        _largest,
+        _normal(), _normal(), kinks=lambda x, t: np.maximum(x, np.median(x)), rowwise=True,
     ),
 )  # fmt: skip
 

@@ -86,7 +86,5 @@ def reduce_to(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     if array.shape == tuple(shape):
         return array
     lead = array.ndim - len(shape)
-    axes = tuple(range(lead)) + tuple(
-        lead + k for k, n in enumerate(shape) if n == 1 and array.shape[lead + k] != 1
-    )
+    axes = tuple(range(lead)) + tuple(lead + k for k, n in enumerate(shape) if n == 1 and array.shape[lead + k] != 1)
     return array.sum(axis=axes, dtype=F8, keepdims=True).reshape(shape)

@@ -80,9 +80,7 @@ class Loss(Generic[P]):
         problem = self._problem(input, target, args, kwargs)
         return self._gradients(problem, argnums, grad_output, out)[1]
 
-    def hessian_diag(
-        self, input: Any, target: Any, *args: Any, grad_output: Any = None, out: Any = None, **kwargs: Any
-    ) -> Any:
+    def hessian_diag(self, input: Any, target: Any, *args: Any, grad_output: Any = None, out: Any = None, **kwargs: Any) -> Any:
         """Diagonal of the Hessian with respect to the input, of the input's shape.
 
         For 'none' it is the diagonal of the Hessian of ``sum(grad_output * loss)``.
@@ -204,9 +202,7 @@ def elementwise(
     return lambda declaration: Loss(declare(declaration))
 
 
-def classwise(
-    point: Scalar, *, curvature: Scalar | None = None, **facts: Any
-) -> Callable[[Callable[P, Any]], Loss[P]]:
+def classwise(point: Scalar, *, curvature: Scalar | None = None, **facts: Any) -> Callable[[Callable[P, Any]], Loss[P]]:
     """Make a loss of a row of classes, as a function of the row's surprisal ``u = -log softmax(input)[target]``.
 
     With `weight` and `label_smoothing` in the signature, u is their weighted sum ``sum_j q_j (-log p_j)``, where q is what

@@ -143,8 +143,6 @@ def elementwise(
     return lambda declaration: Spec(declaration, "elementwise", Math(point, target_slope, curvature), **facts)
 
 
-def classwise(
-    point: Scalar, *, curvature: Scalar | None = None, **facts: Any
-) -> Callable[[Callable[P, Any]], Spec[P]]:
+def classwise(point: Scalar, *, curvature: Scalar | None = None, **facts: Any) -> Callable[[Callable[P, Any]], Spec[P]]:
     """Declare a loss of a row of classes; see `Math` and `Spec` for what may be stated."""
     return lambda declaration: Spec(declaration, "classwise", Math(point, curvature=curvature), **facts)

@@ -36,9 +36,7 @@ def bind(spec: Spec[Any], defaults: Mapping[str, Any], args: tuple[Any, ...], kw
     return checked(spec, {**defaults, **gathered(spec.name, defaults, args, kwargs)})
 
 
-def gathered(
-    owner: str, defaults: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
+def gathered(owner: str, defaults: Mapping[str, Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Options that were given, by name."""
     names = tuple(defaults)
     if len(args) > len(names):
@@ -137,9 +135,7 @@ def matching_weight(owner: str, weight: np.ndarray, shape: tuple[int, ...]) -> N
 
 
 def broadcasts(name: str, shape: tuple[int, ...], to: tuple[int, ...]) -> None:
-    fits = len(shape) <= len(to) and all(
-        n in (1, full) for n, full in zip(shape[::-1], to[::-1], strict=False)
-    )
+    fits = len(shape) <= len(to) and all(n in (1, full) for n, full in zip(shape[::-1], to[::-1], strict=False))
     if not fits:
         raise ValueError(f"{name} must broadcast to shape {to}, got shape {shape}")
 

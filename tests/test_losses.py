@@ -119,9 +119,7 @@ def test_compiled_equals_interpreted(loss, dtype):
             mathematics = variant if options.get(switch) else mathematics
         parameters = [options.get(name) for name in loss.spec.parameters]
         parameters = [None if p is None else np.broadcast_to(p.astype(dtype), x.shape) for p in parameters]
-        values, slopes = loss.value_and_grad(
-            x, t, **{k: v for k, v in options.items() if k != "weight"}, reduction="none"
-        )
+        values, slopes = loss.value_and_grad(x, t, **{k: v for k, v in options.items() if k != "weight"}, reduction="none")
         for index in np.ndindex(x.shape):
             picked = [None if p is None else p[index] for p in parameters]
             value, slope = mathematics.point(x[index], t[index], *picked)

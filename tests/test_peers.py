@@ -20,9 +20,7 @@ pytestmark = pytest.mark.peers
 
 if find_spec("torch") is None:
     if os.environ.get("CI") and os.environ.get("NLOSSES_PEERS") == "1":
-        pytest.fail(
-            "CI asks for the comparison with torch (NLOSSES_PEERS=1), but torch is not installed", pytrace=False
-        )
+        pytest.fail("CI asks for the comparison with torch (NLOSSES_PEERS=1), but torch is not installed", pytrace=False)
     pytest.skip("torch is not installed: pip install nlosses[peers]", allow_module_level=True)
 
 with warnings.catch_warnings():
@@ -245,9 +243,7 @@ class Configuration:
         argnums = self.argnums if len(self.argnums) > 1 else self.argnums[0]
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            value, grads = loss.value_and_grad(
-                self.x, self.t, argnums=argnums, grad_output=self.grad_output, **self.keywords()
-            )
+            value, grads = loss.value_and_grad(self.x, self.t, argnums=argnums, grad_output=self.grad_output, **self.keywords())
         categories = [w.category for w in caught]
         assert sorted(categories, key=str) == sorted(self.warns[0], key=str), (self, caught)
         return value, grads if isinstance(grads, tuple) else (grads,)

@@ -501,6 +501,15 @@ def test_nothing_imports_gradcheck():
         assert "gradcheck" not in libraries(imports(name, is_package, tree, within_functions=True)), name
 
 
+def test_gradcheck_imports_nothing_of_nlosses():
+    files = sorted((PACKAGE.parent / "gradcheck").rglob("*.py"))
+    assert files
+    for file in files:
+        name, is_package = ".".join(file.relative_to(PACKAGE.parent).parts), file.stem == "__init__"
+        names = imports(name, is_package, ast.parse(file.read_text()), within_functions=True)
+        assert "nlosses" not in {imported.partition(".")[0] for imported in names}, name
+
+
 def test_public_names_import_no_compiler():
     table = {name: imports(name, is_package, tree) for name, is_package, tree in modules()}
     reached, queue = set(), ["nlosses", "nlosses.losses"]

@@ -66,8 +66,16 @@ FLOAT32 = Format(
     # (log1p(f) - f + f**2 / 2) / f**3 for sqrt(1/2) - 1 <= f <= sqrt(2) - 1: 2**-27.3
     log_tail=(0.33333331, -0.25000823, 0.2000125, -0.16623363, 0.1420141, -0.13159716, 0.12762898, -0.07636758),
     unit_tail=(  # 2**-28.6
-        -0.4999998807907104, 0.3333271443843842, -0.2498886436223984, 0.1989962309598923, -0.1613517701625824,
-        0.1247957199811935, -0.0832401365041733, 0.0421164408326149, -0.0136927515268326, 0.0020848286803812,
+        -0.4999998807907104,
+        0.3333271443843842,
+        -0.2498886436223984,
+        0.1989962309598923,
+        -0.1613517701625824,
+        0.1247957199811935,
+        -0.0832401365041733,
+        0.0421164408326149,
+        -0.0136927515268326,
+        0.0020848286803812,
     ),
 )
 
@@ -308,9 +316,7 @@ def _logarithmic(F: Format) -> tuple[Any, ...]:
 def _log(F: Format) -> Callable[..., Any]:
     U, split, exponent, unit, log1p_tail = _logarithmic(F)
     zero, one, minus_inf, inf, nan = _constants(F, 0, 1, -math.inf, math.inf, math.nan)
-    high, low, lift, lifted = _constants(
-        F, F.ln2[0] * unit, F.ln2[1] * unit, 2.0 ** (F.fraction + 1), (F.fraction + 1) / unit
-    )
+    high, low, lift, lifted = _constants(F, F.ln2[0] * unit, F.ln2[1] * unit, 2.0 ** (F.fraction + 1), (F.fraction + 1) / unit)
     normal = np.finfo(F.T).tiny
     root, mask = split
 

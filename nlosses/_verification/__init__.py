@@ -1,0 +1,110 @@
+"""The verification suite of all losses, for a checker of gradients.
+
+Made from the registry: every loss, reduction, option, precision, layout and derivative.  float64 is verified by finite
+differences, float32 by comparison with float64.  A case is a plain dict of ``name``, ``check``, ``arguments``, ``labels``
+and ``quick``; `suite` is offered in the entry-point group ``gradcheck.suites``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from .. import LOSSES, log_sigmoid, log_softmax, sigmoid, softmax
+from .._functions import Classwise, Function
+from .._loss import Loss
+from . import _samples as samples
+from ._functions import FunctionCase
+from ._losses import LAYOUTS, LossCase
+
+Case = dict[str, Any]
+
+#: Shapes of the input, by family; the classwise ones reach every driver: a single row, tiles, rows, inner axes.
+SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
+    "elementwise": ((24,), (4, 6), (2, 3, 4)),
+    "classwise": ((5,), (7, 3), (3, 33), (2, 3, 4)),
+}
+DTYPES = ("float64", "float32")
+
+
+def suite() -> Iterator[Case]:
+    """All cases of the library."""
+    for loss in LOSSES.values():
+        yield from cases_of(loss)
+    for function in (sigmoid, log_sigmoid, softmax, log_softmax):
+        yield from _cases_of_function(function)
+
+
+def cases_of(loss: Loss[Any]) -> Iterator[Case]:
+    """All cases of one loss, which may be a user's own.
+
+    Each combination of reduction, kind of target, dtype and derivative has the variants of `_variants`.  One of them is
+    quick: that of which the quick cases before it have least.
+    """
+    seen: Counter[Any] = Counter()
+    for reduction, labelled, dtype in product(loss.spec.reductions, _kinds_of_target(loss), DTYPES):
+        for derivative in _derivatives(loss, labelled):
+            variants = list(_variants(LossCase(loss, reduction, labelled, dtype, derivative)))
+            chosen = min(variants, key=lambda variant: [seen[trait] for trait in variant.traits])
+            seen.update(chosen.traits)
+            yield from (variant.case(quick=variant is chosen) for variant in variants)
+    yield from _edges(loss)
+
+
+def _kinds_of_target(loss: Loss[Any]) -> tuple[bool, ...]:
+    """Whether targets are class indices."""
+    spec = loss.spec
+    return (True, False)[: 1 + spec.class_probabilities] if spec.family == "classwise" else (False,)
+
+
+def _derivatives(loss: Loss[Any], labelled: bool) -> Iterator[str]:
+    """Those that the loss has."""
+    spec = loss.spec
+    classwise = spec.family == "classwise"
+    yield "input"
+    if not labelled and (classwise or spec.math.target_slope):
+        yield "target"
+    if classwise or spec.math.curvature:
+        yield from ("hvp", "hessian_diag")
+
+
+def _variants(common: LossCase) -> Iterator[LossCase]:
+    """All options in every layout, and every set of options in every shape."""
+    spec = common.loss.spec
+    everything = samples.option_sets(spec, (2, 3), common.labelled)[-1]
+    for k, layout in enumerate(list(LAYOUTS)[1:]):
+        yield replace(common, shape=SHAPES[spec.family][1 + k % 2], options=everything, layout=layout)
+    for shape in SHAPES[spec.family]:
+        for options in samples.option_sets(spec, shape, common.labelled):
+            yield replace(common, shape=shape, options=options)
+
+
+def _edges(loss: Loss[Any]) -> Iterator[Case]:
+    """Sizes around the blocks of the kernels, and one that several threads work on."""
+    from .._cpu import _blocks, _threads, classwise, tiles
+
+    labelled = _kinds_of_target(loss)[0]
+    common = LossCase(loss, "none", labelled, "float64", "input")
+    shapes: list[tuple[int, ...]]
+    if not labelled:
+        shapes = [(n + d,) for n in (_blocks.CHUNK, _blocks.BLOCK) for d in (-1, 0, 1)]
+    elif loss.spec.log_probabilities:
+        shapes = [(classwise.BLOCK + 1, 3), (1, 3, classwise.BLOCK + 1)]
+    else:
+        shapes = [(tiles.BLOCK + 1, 3), (2, 3, tiles.BLOCK // 2 + 1), (_blocks.BLOCK // 40 + 1, 40), (2, _blocks.CHUNK + 1)]
+    for shape in shapes:
+        yield replace(common, shape=shape).case(quick=False)
+    rows = _threads.SMALL  # enough for all threading layers but workqueue; asking for the layer would start its threads
+    yield replace(common, shape=(rows, 3) if labelled else (rows,), several_threads=True).case(quick=False)
+
+
+def _cases_of_function(function: Function) -> Iterator[Case]:
+    """Every shape, and every axis of it."""
+    for dtype in DTYPES:
+        for shape in SHAPES["classwise"]:
+            axes: Iterable[int | None] = range(len(shape)) if isinstance(function, Classwise) else (None,)
+            for axis in axes:
+                yield FunctionCase(function, shape, axis, dtype).case(quick=len(shape) > 2 or axis == 1)

@@ -1,0 +1,67 @@
+"""Cases of the functions that come with the losses: sigmoid, softmax and their logarithms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from . import _samples as samples
+
+
+@dataclass(frozen=True)
+class FunctionCase:
+    """As `LossCase`, of a function of an array and, if it has classes, their axis."""
+
+    function: Any
+    shape: tuple[int, ...]
+    axis: int | None
+    dtype: str
+
+    def case(self, quick: bool) -> dict[str, Any]:
+        options = "defaults" if self.axis is None else f"axis={self.axis}"
+        labels = {"loss": self.function.__name__, "reduction": "none", "dtype": self.dtype, "device": "cpu"}
+        labels |= {"derivative": "input", "layout": "C", "options": options}
+        bracket = "none" if self.axis is None else f"none, {options}"
+        return {
+            "name": f"{self.function.__name__}[{bracket}] {self.shape} {self.dtype} input",
+            "check": "check" if self.dtype == "float64" else "check_transfer",
+            "arguments": self,
+            "quick": quick,
+            "labels": labels,
+        }
+
+    def __call__(self, rng: np.random.Generator) -> dict[str, Any]:
+        arguments = {"x": self.sample(rng)[0], "sampler": lambda rng: self.sample(rng)[:1]}
+        if self.dtype == "float64":
+            separable = () if self.axis is None else None
+            return arguments | {"f": self.value, "grad": None, "vjp": self.vjp, "separable": separable}
+        x, *args = self.sample(rng)
+        return {"reference": self.both, "candidate": self.both, "x": x, "args": tuple(args), "sampler": self.sample}
+
+    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Input, upstream gradient and output."""
+        shape = self.shape
+        if self.axis is None:
+            x = rng.choice(samples.REAL, shape) + rng.choice((0, 1), shape) * rng.normal(size=shape)
+        else:
+            classes = shape[self.axis]
+            rows = samples.logits(prod(shape) // classes, classes, rng)
+            x = np.moveaxis(rows.reshape(*np.delete(shape, self.axis), classes), -1, self.axis)
+        x = np.ascontiguousarray(x, self.dtype)
+        return x, (rng.integers(-8, 9, shape) / 8).astype(self.dtype), self.value(x)
+
+    def value(self, x: np.ndarray) -> Any:
+        return self.function(x, **self._axis)
+
+    def vjp(self, grad_output: np.ndarray, x: np.ndarray) -> Any:
+        return self.function.vjp(grad_output, self.value(x), **self._axis)
+
+    def both(self, x: np.ndarray, g: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
+        return self.value(x), self.function.vjp(g, y, **self._axis)
+
+    @property
+    def _axis(self) -> dict[str, int]:
+        return {} if self.axis is None else {"axis": self.axis}
