@@ -5,15 +5,14 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from . import _checks
 from ._call import copied
 from ._mutants import OPERATORS, REPEATING, Operator, one_worker
-from ._plant import FLOOR, Difference, NotHere, plant
+from ._plant import FLOOR, Difference, plant
 from ._suite import Case
 from ._verdict import Result, Verdict
 
@@ -128,15 +127,14 @@ def attempt(operator: Operator, subject: Subject, seed: int) -> Outcome | None:
     arguments, mutant = plant(case.check, subject.arguments(), operator.apply, seed)
     if case.check in REPEATING:
         arguments["settings"] = (*arguments.get("settings", ()), one_worker)
-    try:
-        result = _checks.run(case.check, arguments)
-    except NotHere:
+    result = replace(case, arguments=arguments).run(seed)
+    if mutant.meaningless:
         return None
     state, reason = _state(operator, subject, result, mutant.difference)
     if state is State.MISSED and case.check in REPEATING:
         again, right = plant(case.check, subject.arguments(), operator.apply, seed)
         right.sides = True
-        _checks.run(case.check, again)
+        replace(case, arguments=again).run(seed)
         if not subject.visible(right.difference):
             state, reason = State.HARMLESS, SUBGRADIENT
     where = (operator.name, operator.kind, subject.loss, case.name)
@@ -147,6 +145,8 @@ def _state(operator: Operator, subject: Subject, result: Result, difference: Dif
     entry, common = difference.entry, difference.common
     failed = result.verdict is Verdict.FAIL
     codes = {finding.code for finding in result.findings}
+    if "error" in codes:
+        return State.MISSED, f"the check itself raised {result.findings[0].message}"
     if entry == 0 or operator.harmless:
         if failed and not codes & {"convention", "kink"}:
             return State.FALSE_ALARM, f"it is right, and said to be wrong: {result.findings[0]}"
@@ -167,8 +167,8 @@ def _state(operator: Operator, subject: Subject, result: Result, difference: Dif
 
 
 def explore(
-    subjects: dict[str, list[Subject]], wrong: dict[str, dict[str, list[Case]]], keep: Callable[[str], bool], *, full: bool,
-    seed: int,
+    subjects: dict[str, list[Subject]], wrong: dict[str, dict[str, list[Case]]], keep: Callable[[Sequence[str]], bool], *,
+    full: bool, seed: int,
 ) -> Iterator[Outcome]:  # fmt: skip
     """All mutants: of every case in a full run; else, for each loss and operator, of one in which it makes a difference."""
     number = 0
@@ -178,7 +178,7 @@ def explore(
             for operator in expand((), subject, wrong.get(loss, {})):
                 options.setdefault(operator.name, []).append((operator, subject))
         for name, choices in options.items():
-            if not keep(f"{name} {loss}"):
+            if not keep([name, loss]):
                 continue
             number += 1
             if full:

@@ -134,6 +134,7 @@ class Mutant:
     seed: int
     points: set[bytes] | None = None
     sides: bool = False
+    meaningless: bool = False
     difference: Difference = field(default_factory=Difference)
 
     def __post_init__(self) -> None:
@@ -146,7 +147,11 @@ class Mutant:
         call = Call(
             self.function, arguments, keywords, self.x, self.upstream, self.domain, self.memory, self.rng, self.difference
         )
-        wrong = self.apply(call)
+        try:
+            wrong = self.apply(call)
+        except NotHere:
+            self.meaningless = True
+            raise
         if self.points is None or _bytes(arguments[self.x]) in self.points:
             self.difference.add(self._nearest(call, wrong) if self.sides else call.g, np.asarray(wrong))
         buffer = _last(keywords.get(self.out or "", None))

@@ -184,7 +184,7 @@ SMOOTH = (
         slips={
             "weight missing": lambda x, t: _softmax(x) - t,
             "weight rolled": lambda x, t: (t * np.roll(_weights(x), 1)).sum(axis=-1, keepdims=True) * (_softmax(x) - t),
-            "weight of the class, not of the label": lambda x, t: _weights(x) * (_softmax(x) - t),
+            "weight of every class": lambda x, t: _weights(x) * (_softmax(x) - t),
         },
     ),
     Specimen(

@@ -11,7 +11,7 @@ import numpy as np
 from ._suite import Case
 from ._zoo import ZOO, Array, Specimen
 
-SHAPE = (5, 3)
+SHAPE = (4, 3)
 #: More entries than are looked at one by one.
 LARGE = (80, 5)
 
