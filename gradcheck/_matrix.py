@@ -131,7 +131,7 @@ def attempt(operator: Operator, subject: Subject, seed: int) -> Outcome | None:
     if mutant.meaningless:
         return None
     state, reason = _state(operator, subject, result, mutant.difference)
-    if state is State.MISSED and case.check in REPEATING:
+    if state is State.MISSED:
         again, right = plant(case.check, subject.arguments(), operator.apply, seed)
         right.sides = True
         replace(case, arguments=again).run(seed)

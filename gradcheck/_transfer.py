@@ -15,6 +15,10 @@ from ._verdict import Finding, Result, Verdict
 
 #: Random perturbations of the inputs, by half a unit in the last place, that show how well conditioned a result is.
 PERTURBATIONS = 3
+#: The same, so much smaller that only a jump of the result does not shrink with it.
+NEAR = 2.0**-10
+#: Smaller changes, relative to the largest entry, may be roundings of the reference.
+JUMP = 2.0**-30
 #: Entries that are named one by one.
 NAMED = 8
 
@@ -95,7 +99,7 @@ def check_transfer(
         findings += contract.findings
         candidate_calls += contract.subject.gradient_evaluations
     verdict = Verdict.worst(f.verdict for f in findings)
-    calls = len(drawn) * (1 + PERTURBATIONS)
+    calls = len(drawn) * (1 + PERTURBATIONS * (3 if args else 1))
     return Result(
         name or name_of(candidate), verdict, float(resolution), float(resolution), tuple(findings),
         calls, candidate_calls, np.nan, len(drawn), entries, time.perf_counter() - started, seed,
@@ -131,9 +135,8 @@ def _compare(
         raise ValueError(f"reference returns {len(exact)} results and candidate {len(results)}")
     response = [np.zeros(e.shape) for e in exact]
     for _ in range(PERTURBATIONS):
-        moved = _tuple(reference(*(_perturbed(a, b, rng, i > 0) for i, (a, b) in enumerate(zip(wide, before, strict=True)))))
-        with np.errstate(all="ignore"):
-            response = [np.fmax(r, np.abs(m - e)) for r, m, e in zip(response, moved, exact, strict=True)]
+        change = _response(reference, before, wide, exact, rng)
+        response = [np.fmax(r, c) for r, c in zip(response, change, strict=True)]
     allowed, count = np.inf, 0
     for number, (e, c, r) in enumerate(zip(exact, results, response, strict=True)):
         if e.shape != c.shape:
@@ -171,12 +174,42 @@ def _wide(a: Any) -> Any:
     return a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a
 
 
-def _perturbed(wide: Any, narrow: Any, rng: np.random.Generator, labels: bool) -> Any:
-    """Changed by half a unit in the last place; with `labels`, whole numbers stay, since they may stand for classes."""
+def _response(
+    reference: Callable[..., Any], narrow: Arguments, wide: Arguments, exact: tuple[np.ndarray, ...], rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Changes of the exact results when the arguments change by up to half a unit in the last place.
+
+    A result that jumps however little a further argument changes is no matter of rounding: that argument is a label.
+    """
+    steps = [_step(a, rng) for a in narrow]
+
+    def change(*shares: float) -> list[np.ndarray]:
+        moved = (_moved(a, step, share) for a, step, share in zip(wide, steps, shares, strict=True))
+        with np.errstate(all="ignore"):
+            return [np.abs(m - e) for m, e in zip(_tuple(reference(*moved)), exact, strict=True)]
+
+    others = len(wide) - 1
+    together = change(*[1.0] * len(wide))
+    if not others:
+        return together
+    alone, near = change(1.0, *[0.0] * others), change(0.0, *[NEAR] * others)
+    found = []
+    for e, t, a, n in zip(exact, together, alone, near, strict=True):
+        largest = np.max(np.abs(e[np.isfinite(e)]), initial=0.0)
+        found.append(np.where((n > 0.5 * t) & (n > JUMP * largest), a, t))
+    return found
+
+
+def _step(narrow: Any, rng: np.random.Generator) -> Any:
     if not isinstance(narrow, np.ndarray) or narrow.dtype.kind != "f":
+        return None
+    with np.errstate(all="ignore"):
+        return 0.5 * np.spacing(np.abs(narrow)).astype(float) * rng.uniform(-1, 1, narrow.shape)
+
+
+def _moved(wide: Any, step: Any, share: float) -> Any:
+    if step is None or share == 0:
         return wide
     with np.errstate(all="ignore"):
-        half = 0.5 * np.spacing(np.abs(narrow)).astype(float)
-        moved = wide + half * rng.uniform(-1, 1, wide.shape)
-        still = ~np.isfinite(moved) | (labels & (wide == np.rint(wide)))
-    return np.where(still, wide, moved)
+        moved = wide + share * step
+    return np.where(np.isfinite(moved), moved, wide)
