@@ -194,7 +194,10 @@ class Result:
 
 def _distinct(findings: Iterable[Finding]) -> list[Finding]:
     """One finding of each kind and entry; other points mostly say the same."""
-    return list({(f.code, f.argument, f.index): f for f in reversed(list(findings))}.values())[::-1]
+    distinct: dict[tuple[Any, ...], Finding] = {}
+    for finding in findings:
+        distinct.setdefault((finding.code, finding.argument, finding.index), finding)
+    return list(distinct.values())
 
 
 def _plain(value: Any) -> Any:
