@@ -89,6 +89,9 @@ class Problem:
         return self._run("value", None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
+        if out is None and self.input.dtype is self.x.dtype:  # what follows, without the microseconds of the general case
+            grad = np.empty(self.input.shape, self.x.dtype)
+            return self._run("grad", grad_output, None, grad.reshape(-1)), grad
         result = self._result(0, out, grad_output)
         value = self._run("grad", grad_output, None, result.kernel_out)
         return value, result.finished()
