@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._scalar import log1p, product
+from .._scalar import MODERATE, exp_moderate, log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, stack_buffer, summed, top_of, view
+from ._blocks import BLOCK, CHUNK, add, bounds_of, closed, compensated, pick, stack_buffer, summed, view
 from ._jit import inlined, jitable, optional
 
 
 @inlined
-def sums(xs, ts, weight, m, keep, even, gs):
+def sums(xs, ts, weight, m, scale, keep, even, gs):
     """Sums over one row of exp(x - m), q (m - x), q, and q below the maximum; the exponentials go to `gs`."""
     T = xs.dtype.type
     s = 0.0
@@ -31,18 +31,18 @@ def sums(xs, ts, weight, m, keep, even, gs):
         uc = T(0)
         Sc = T(0)
         Rc = T(0)
-        nc = np.int32(0)
+        nc = T(0)
         for j in range(hi - lo):
             x = xc[j]
-            e = lifted(x, m)
-            below = x != m
-            sc = add(sc, e if below else T(0))
-            nc += np.int32(0) if below else np.int32(1)
+            e = lifted(x, m, scale)
+            top = x == m
+            sc = add(sc, T(0) if top else e)
+            nc = add(nc, T(1) if top else T(0))  # an integer would halve the width of the vectors
             if even is not None:
                 q = coefficient(wc[j], pick(tc, j), keep, even)
                 uc = add(uc, product(q, gap(x, m)))
                 Sc = add(Sc, q)
-                Rc = add(Rc, q if below else T(0))
+                Rc = add(Rc, T(0) if top else q)
             if gs is not None:
                 es[j] = e
         if gs is not None:
@@ -50,7 +50,7 @@ def sums(xs, ts, weight, m, keep, even, gs):
             for j in range(hi - lo):
                 gc[j] = es[j]
         s, lost = compensated(s, lost, np.float64(sc))
-        n += nc
+        n += np.int64(nc)
         u += uc
         S += Sc
         R += Rc
@@ -189,11 +189,14 @@ def block(
                     for j in range(classes):
                         gs[j] = T(0)
                 continue
-        m = top_of(xs)
+        m, reach = bounds_of(xs)
         x_own = m
         if labels is not None:
             x_own = xs[y]
-        s, u, S, R = sums(xs, ts, weight, m, keep, even, gs)
+        if reach <= T(MODERATE):
+            s, u, S, R = sums(xs, ts, weight, m, exp_moderate(-m), keep, even, gs)
+        else:
+            s, u, S, R = sums(xs, ts, weight, m, None, keep, even, gs)
         rest = log1p(s)
         own = 0.0
         if labels is not None:
