@@ -109,6 +109,12 @@ def hessian(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, 
 
 def hvp(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = gs.dtype.type
+    at_peak = T(0)  # p (v - p.v) would cancel where p is nearly 1; of v less its value there, nothing is lost
+    if s < 1.0:
+        peak = 0
+        while gs[peak] != T(1):
+            peak += 1
+        at_peak = vs[peak]
     dot = 0.0
     along = 0.0
     for lo in range(0, gs.size, CHUNK):
@@ -117,7 +123,7 @@ def hvp(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
         vc = vs[lo:hi]
         part = T(0)
         for j in range(hi - lo):
-            part = add(part, gc[j] * vc[j])
+            part = add(part, gc[j] * (vc[j] - at_peak))
         dot += part
     dot *= r
     factor = T(k * S * r)
@@ -125,7 +131,7 @@ def hvp(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
         for j in range(gs.size):
             along += slope_of(j, gs[j], ts, weight, y, r, S, own, keep, even) * vs[j]
     for j in range(gs.size):
-        h = factor * gs[j] * (vs[j] - T(dot))
+        h = factor * gs[j] * ((vs[j] - at_peak) - T(dot))
         if k2 is not None:
             h += T(k2 * along) * slope_of(j, gs[j], ts, weight, y, r, S, own, keep, even)
         gs[j] = h

@@ -208,16 +208,21 @@ def hessian(es, xs, ts, vs, weight, y, at, m, s, r, rest, S, R, own, keep, even,
 
 def hvp(es, xs, ts, vs, weight, y, at, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = es.dtype.type
-    dot, along = stack_buffer(WIDE), stack_buffer(WIDE)
+    dot, along, at_peak = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(es.dtype)
     for p in range(es.shape[1]):
         dot[p] = 0.0
         along[p] = 0.0
+        at_peak[p] = T(0)
+    for c in range(es.shape[0]):
+        line = es[c]
+        for p in range(es.shape[1]):
+            at_peak[p] = vs[c, p] if (s[p] < T(1)) & (line[p] == T(1)) else at_peak[p]
     for c in range(es.shape[0]):
         line = es[c]
         w = weight[c]
         for p in range(es.shape[1]):
             v = vs[c, p]
-            dot[p] += np.float64(line[p] * r[p]) * v
+            dot[p] += np.float64(line[p] * r[p]) * (v - at_peak[p])
             if k2 is not None:
                 along[p] += slope_of(c, p, line[p], ts, w, y, r, S, own, keep, even) * v
     for c in range(es.shape[0]):
@@ -225,7 +230,7 @@ def hvp(es, xs, ts, vs, weight, y, at, m, s, r, rest, S, R, own, keep, even, k, 
         w = weight[c]
         for p in range(es.shape[1]):
             e = line[p]
-            h = T(k[p] * S[p]) * (e * r[p]) * (vs[c, p] - T(dot[p]))
+            h = T(k[p] * S[p]) * (e * r[p]) * ((vs[c, p] - at_peak[p]) - T(dot[p]))
             if k2 is not None:
                 h += T(k2[p] * along[p]) * slope_of(c, p, e, ts, w, y, r, S, own, keep, even)
             line[p] = h
