@@ -55,7 +55,6 @@ class Judgement:
     kink: np.ndarray
     flat: np.ndarray
     flat_far: np.ndarray
-    first: Estimate
 
     @property
     def unclear(self) -> np.ndarray:
@@ -98,7 +97,7 @@ def judge(probe: Probe, sigma: np.ndarray, own: np.ndarray, far: np.ndarray) -> 
     j = Judgement(
         probe.slope, first.value.copy(), half, first.value - half, first.value + half, first.truncation.copy(),
         wrong=np.zeros(probe.size, bool), kink=np.zeros(probe.size, bool),
-        flat=_constant(first), flat_far=_constant(first), first=first,
+        flat=_constant(first), flat_far=_constant(first),
     )  # fmt: skip
     scale = max(largest, np.max(np.abs(j.value[np.isfinite(j.value)]), initial=0.0))
     _sharpen(probe, sigma, own, far, j, COARSE * scale)

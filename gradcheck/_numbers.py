@@ -104,7 +104,7 @@ def scalar(f: Callable[[Array], float], setup: Setup) -> Numbers:
     own = setup.own()
     judgement = judge(probe, sigma, np.array([_norm(line.along(own) * line.step) for line in lines]), np.array(far))
     n = len(chosen)
-    numbers = _summary(setup, judgement, chosen, own_step[chosen], sigma, judgement.flat_far)
+    numbers = _summary(setup, probe, judgement, chosen, own_step[chosen], sigma, judgement.flat_far)
     _directions(numbers, setup, judgement, n, common_step)
     if setup.forbid_kinks:
         _forbid(numbers, setup, probe, chosen, sigma)
@@ -137,7 +137,7 @@ def _entries(f: Callable[[Array], Array], setup: Setup, column: Array, output: A
     probe = Separable(_inside_each(f, setup.domain, output, x), x, setup.gradient, own_step, column, output)
     sigma = noise(probe, own_step, setup.rng)
     judgement = judge(probe, sigma, setup.own() * own_step, common_step / own_step)
-    numbers = _summary(setup, judgement, np.arange(x.size), own_step, sigma, judgement.flat)
+    numbers = _summary(setup, probe, judgement, np.arange(x.size), own_step, sigma, judgement.flat)
     if setup.forbid_kinks:
         _forbid(numbers, setup, probe, np.arange(x.size), sigma)
     return numbers
@@ -153,7 +153,7 @@ def along(f: Callable[[Array], Array], setup: Setup, direction: Array) -> Number
     probe = Field(inside(f, setup.domain), x, [Line(None, step)], np.zeros(n, int), np.arange(n), slope, n)
     sigma = noise(probe, own_step, setup.rng)
     judgement = judge(probe, sigma, setup.own() * DIRECTION_STEP, np.ones(n))
-    return _summary(setup, judgement, np.arange(n), np.full(n, DIRECTION_STEP), sigma, judgement.flat)
+    return _summary(setup, probe, judgement, np.arange(n), np.full(n, DIRECTION_STEP), sigma, judgement.flat)
 
 
 def direction(setup: Setup) -> Array:
@@ -217,7 +217,7 @@ def _index(setup: Setup, entry: int) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(entry, setup.x.shape))
 
 
-def _summary(setup: Setup, j: Judgement, entry: Array, step: Array, sigma: Array, flat: Array) -> Numbers:
+def _summary(setup: Setup, probe: Probe, j: Judgement, entry: Array, step: Array, sigma: Array, flat: Array) -> Numbers:
     """Findings and resolution of elements that are entries of the gradient.
 
     Where all of them are zero and `flat`, there is nothing to resolve.  A sum hides small changes of its terms, so that a
@@ -254,7 +254,7 @@ def _summary(setup: Setup, j: Judgement, entry: Array, step: Array, sigma: Array
         finite = np.flatnonzero(known)
         shown = order[0] if order.size else finite[np.argmax(np.abs(slope[finite]))] if finite.size else None
         if shown is not None:
-            numbers.curve = _curve(setup, j, int(shown), int(entry[shown]), float(step[shown]))
+            numbers.curve = _curve(setup, probe, sigma, int(shown), int(entry[shown]), float(step[shown]))
     return numbers
 
 
@@ -269,17 +269,18 @@ def _wrong(setup: Setup, j: Judgement, k: int, entry: Array, step: Array, entrie
     return Finding("value", Verdict.FAIL, text, setup.argument, setup.point, _index(setup, int(entry[k])), a, d, e, hint)
 
 
-def _curve(setup: Setup, j: Judgement, k: int, entry: int, step: float) -> Curve | None:
-    levels = j.first.levels[:, k]
-    fine = np.isfinite(levels)
-    if not fine.any() or not math.isfinite(j.slope[k]):
+def _curve(setup: Setup, probe: Probe, sigma: Array, k: int, entry: int, step: float) -> Curve | None:
+    """Error of the difference quotients of one entry, from the first step down to where noise wins."""
+    look = measure(probe, np.array([k]), sigma, patient=True)
+    known = np.isfinite(look.levels[:, 0])
+    slope = probe.slope[k]
+    if not known.any() or not math.isfinite(slope):
         return None
-    difference = np.abs(levels[fine] - j.slope[k]) / step
     return Curve(
         f"grad[{', '.join(map(str, _index(setup, entry)))}]",
-        tuple((j.first.steps[fine, k] * step).tolist()),
-        tuple(difference.tolist()),
-        tuple((j.first.noises[fine, k] / step).tolist()),
+        tuple((look.steps[known, 0] * step).tolist()),
+        tuple((np.abs(look.levels[known, 0] - slope) / step).tolist()),
+        tuple((look.noises[known, 0] / step).tolist()),
     )
 
 

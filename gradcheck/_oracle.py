@@ -71,7 +71,9 @@ class Estimate:
         return self.truncation + self.noise
 
 
-def measure(probe: Probe, element: np.ndarray, sigma: np.ndarray, reach: float | np.ndarray = 1.0, side: int = 0) -> Estimate:
+def measure(
+    probe: Probe, element: np.ndarray, sigma: np.ndarray, reach: float | np.ndarray = 1.0, side: int = 0, patient: bool = False
+) -> Estimate:
     """Derivative of the given elements at t = 0.
 
     Parameters
@@ -82,6 +84,8 @@ def measure(probe: Probe, element: np.ndarray, sigma: np.ndarray, reach: float |
         First step of each element.
     side : {0, 1, -1}
         Central differences, or one-sided ones to the right or left.
+    patient : bool
+        Take all levels until noise grows, also where they agree.
     """
     order = SIDED_ORDER if side else ORDER
     m = len(element)
@@ -104,7 +108,7 @@ def measure(probe: Probe, element: np.ndarray, sigma: np.ndarray, reach: float |
         enough = SIGMAS * amplification(order, side) * np.median(floor / np.broadcast_to(reach, m)) if m else 0.0
         derivative(
             line, np.zeros(m), args=(np.arange(m),), initial_step=reach, order=order, step_direction=side, maxiter=LEVELS,
-            tolerances={"rtol": AGREE, "atol": enough}, callback=keep,
+            tolerances={"rtol": 0.0 if patient else AGREE, "atol": 0.0 if patient else enough}, callback=keep,
         )  # fmt: skip
         levels = np.array([df for df, _ in history[1:]])
         n_levels = np.array(history[-1][1])

@@ -164,11 +164,12 @@ class Result:
             head += f"   resolution {self.resolution:.1e}"
         lines = [head]
         hints: list[str] = []
-        for finding in self.findings[:SHOWN]:
+        shown = _distinct(self.findings)[:SHOWN]
+        for finding in shown:
             lines.append(f"  {finding}")
             if finding.hint and finding.hint not in hints:
                 hints.append(finding.hint)
-        hidden = len(self.findings) - SHOWN
+        hidden = len(self.findings) - len(shown)
         if hidden > 0:
             lines.append(f"  and {hidden} more")
         lines += [f"  likely: {hint}" for hint in hints]
@@ -189,6 +190,14 @@ class Result:
     def to_json(self, indent: int | None = None) -> str:
         """`to_dict` as text."""
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
+
+
+def _distinct(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding of each kind and entry; other points mostly say the same."""
+    distinct: dict[tuple[Any, ...], Finding] = {}
+    for finding in findings:
+        distinct.setdefault((finding.code, finding.argument, finding.index), finding)
+    return list(distinct.values())
 
 
 def _plain(value: Any) -> Any:

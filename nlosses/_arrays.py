@@ -37,6 +37,8 @@ def compute_dtype(*arrays: np.ndarray) -> np.dtype:
 
 def result_dtype(array: np.ndarray) -> np.dtype:
     """Type of the gradient with respect to `array`: its own, and float64 for integers."""
+    if array.dtype is F4 or array.dtype is F8:
+        return array.dtype
     return array.dtype.newbyteorder("=") if array.dtype.kind == "f" else F8
 
 
@@ -66,7 +68,7 @@ def operand(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> t
 
 def flat(array: np.ndarray) -> np.ndarray:
     """All elements of a contiguous array in the order of the memory."""
-    return array if array.ndim == 1 else array.reshape(-1, order="A")
+    return array if array.ndim == 1 else array.ravel("K")
 
 
 def same_order(*arrays: np.ndarray) -> Order | None:

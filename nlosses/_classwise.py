@@ -20,7 +20,7 @@ class Problem:
 
     __slots__ = (
         "denominator", "even", "ignored", "input", "keep", "labelled", "layout", "shape", "spec", "t", "target",
-        "unreduced", "weight", "x",
+        "unreduced", "value_type", "weight", "x",
     )  # fmt: skip
 
     def __init__(self, spec: Spec[Any], input: Any, target: Any, options: dict[str, Any]) -> None:
@@ -31,9 +31,12 @@ class Problem:
         if self.labelled:
             _validate.integer_target(spec, x, t)
         _validate.class_shapes(spec, x, t, self.labelled)
-        dtype = x.dtype if x.dtype is F4 or x.dtype is F8 else _arrays.compute_dtype(x, *(() if self.labelled else (t,)))
-        if not self.labelled and t.dtype is not dtype:
-            dtype = _arrays.compute_dtype(x, t)
+        dtype = x.dtype
+        if (dtype is F4 or dtype is F8) and (self.labelled or t.dtype is dtype):
+            self.value_type = dtype.type
+        else:
+            dtype = _arrays.compute_dtype(x) if self.labelled else _arrays.compute_dtype(x, t)
+            self.value_type = _arrays.value_dtype(x, t).type
         self.x = _flat(x, dtype)
         if x.ndim == 1:
             classes, self.shape = x.shape[0], ()
@@ -86,6 +89,9 @@ class Problem:
         return self._run("value", None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
+        if out is None and self.input.dtype is self.x.dtype:  # what follows, without the microseconds of the general case
+            grad = np.empty(self.input.shape, self.x.dtype)
+            return self._run("grad", grad_output, None, grad.reshape(-1)), grad
         result = self._result(0, out, grad_output)
         value = self._run("grad", grad_output, None, result.kernel_out)
         return value, result.finished()
@@ -146,10 +152,9 @@ class Problem:
             )  # fmt: skip
         if not with_value:
             return None
-        dtype = _arrays.value_dtype(self.input, self.target)
         if values is not None:
-            return _arrays.scalar_or_array(values.reshape(self.shape).astype(dtype, copy=False))
-        return dtype.type(divided(total, self.denominator))
+            return _arrays.scalar_or_array(values.reshape(self.shape).astype(self.value_type, copy=False))
+        return self.value_type(divided(total, self.denominator))
 
     def _gather(self, mode: str, upstream: Any, scale: float, vector: Any, values: Any, out: Any) -> float:
         curvature = self.spec.math.curvature if mode in ("hessian", "hvp") else None

@@ -19,6 +19,9 @@ import math
 
 import numpy as np
 
+#: Up to this size exp(x) and exp(-x) are normal numbers, in float32 too.
+MODERATE = 87.0
+
 
 def _as(x, value):
     """Return `value` rounded to the type of `x`; integers count as float."""
@@ -44,6 +47,14 @@ def exp_nonpositive(x):
     """Exponential function of `x` <= 0, within 1 ulp: `exp` at two thirds of the cost.
 
     Underflow is gradual. Above 0 the result is undefined.
+    """
+    return exp(x)
+
+
+def exp_moderate(x):
+    """Exponential function of `x` within plus and minus `MODERATE`, within 1 ulp: `exp` at half of the cost.
+
+    Beyond the result is undefined.
     """
     return exp(x)
 
@@ -94,7 +105,7 @@ def maximum(a, b):
     return a if a > b else b
 
 
-PRIMITIVES = (exp, exp_nonpositive, log, log1p, log1p_unit, expm1, maximum)
+PRIMITIVES = (exp, exp_nonpositive, exp_moderate, log, log1p, log1p_unit, expm1, maximum)
 
 
 # --- compositions: written once, compiled by every target -------------------------------------------------------------

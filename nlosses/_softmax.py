@@ -10,12 +10,15 @@ A loss of the family is a function of ``u = sum_j q_j (-log p_j)``, with coeffic
 
 from __future__ import annotations
 
-from ._scalar import exp_below
+from ._scalar import exp_below, exp_moderate
 
 
-def lifted(x, m):
-    """exp(x - m), exactly 1 at the maximum, be it infinite."""
-    e = exp_below(x, m)
+def lifted(x, m, scale):
+    """exp(x - m), exactly 1 at the maximum, be it infinite.
+
+    Where all logits are moderate, `scale` is exp(-m) and spares the care for what x - m loses; else it is None.
+    """
+    e = exp_below(x, m) if scale is None else exp_moderate(x) * scale
     return type(x)(1) if x == m else e
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nlosses as nl
+from nlosses._scalar import MODERATE
 
 #: Largest error that is accepted, in ulp of the exact result: of the smallest subnormal number where that is subnormal.
 BOUND = 8
@@ -431,6 +432,19 @@ def exact_labels(x, y, w=None):
 def test_ce_hard_labels(dtype, driver):
     for shape in SHAPES[driver]:
         x = class_logits(dtype, shape)
+        y = labels_of(x, generator("labels", shape))
+        exact = exact_labels(x, y)
+        value, grad = ce.value_and_grad(x, y, reduction="none")
+        assert_accurate(f"{shape} value", value, exact["value"], dtype)
+        assert_accurate(f"{shape} gradient", grad, exact["grad"], dtype)
+        assert_accurate(f"{shape} hessian_diag", ce.hessian_diag(x, y, reduction="none"), exact["hessian"], dtype)
+
+
+@pytest.mark.parametrize("driver", SHAPES)
+def test_ce_moderate_logits(dtype, driver):
+    """Rows and tiles of which no logit is large take exp(x) exp(-m) for exp(x - m)."""
+    for shape in SHAPES[driver]:
+        x = class_logits(dtype, shape).clip(-MODERATE, MODERATE)
         y = labels_of(x, generator("labels", shape))
         exact = exact_labels(x, y)
         value, grad = ce.value_and_grad(x, y, reduction="none")

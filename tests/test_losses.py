@@ -350,6 +350,29 @@ def test_long_arrays_take_the_parallel_way(loss, dtype):
         assert close(value, sum(float(p[0]) for p in parts), 4 * np.finfo(dtype).eps)
 
 
+def test_bits_depend_on_no_address(loss, dtype):
+    """Neither on alignment, nor on what lies beside, nor on whether the result overwrites the input."""
+    rng = np.random.default_rng(6)
+    shapes = [(700,), (40,)] if loss.spec.family == "elementwise" else [(90, 7), (6, 101), (1, 52), (2, 5, 41)]
+    for shape in shapes:
+        x, t = sample(loss, shape, dtype, rng)
+        expected = loss.value_and_grad(x, t)
+        n = x.size
+        for shift in range(0, 65, 3):
+            for order in ((0, 1, 2), (0, 2, 1), (2, 1, 0), (0, 2, 0), (1, 0, 1)):  # an array that comes twice is in place
+                pool = np.zeros(3 * n + 65, dtype)
+                x2, t2, out = (pool[shift + k * n :][:n].reshape(shape) for k in order)
+                x2[...] = x
+                if t.shape == shape and t.dtype == dtype:
+                    t2[...] = t
+                    target = t2
+                else:
+                    target = t
+                value, grad = loss.value_and_grad(x2, target, out=out)
+                assert value == expected[0]
+                assert np.array_equal(grad, expected[1])
+
+
 def test_out_may_be_the_arguments_of_several_gradients(loss):
     """What one gradient is written to is not what the next, or the value, is computed from."""
     for x, t, options in list(cases(loss))[:6]:

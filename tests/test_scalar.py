@@ -24,11 +24,15 @@ ALL = [*UNARY, *BINARY, scalar.maximum]
 #: Largest error in ulp. The docstrings promise the same.
 BOUND = {
     "exp": 1, "expm1": 1.2, "log": 1, "log1p": 1.1, "tanh": 2, "sigmoid": 2, "softplus": 2, "log_sigmoid": 2,
-    "xlogy": 2, "product": 0.5, "exp_difference": 2, "exp_nonpositive": 1, "log1p_unit": 1.5, "exp_below": 2,
+    "xlogy": 2, "product": 0.5, "exp_difference": 2, "exp_nonpositive": 1, "exp_moderate": 1, "log1p_unit": 1.5,
+    "exp_below": 2,
 }  # fmt: skip
 
 #: Functions that are defined on an interval alone.
-LIMITED = {"exp_nonpositive": (-math.inf, 0), "log1p_unit": (0, 1), "log": (5e-324, math.inf), "log1p": (-1 + 2**-53, math.inf)}
+LIMITED = {
+    "exp_nonpositive": (-math.inf, 0), "exp_moderate": (-scalar.MODERATE, scalar.MODERATE), "log1p_unit": (0, 1),
+    "log": (5e-324, math.inf), "log1p": (-1 + 2**-53, math.inf),
+}  # fmt: skip
 
 inf, nan = math.inf, math.nan
 EXACT = {  # arguments and result; the sign of a zero counts
@@ -53,6 +57,7 @@ EXACT = {  # arguments and result; the sign of a zero counts
         (2.0, 3.0, 6.0), (1e30, -1e300, -inf),
     ],
     "exp_nonpositive": [(0.0, 1), (-0.0, 1), (-inf, 0.0), (nan, nan), (-1e5, 0.0)],
+    "exp_moderate": [(0.0, 1), (-0.0, 1), (nan, nan)],
     "log1p_unit": [(0.0, 0.0), (nan, nan)],
     "exp_below": [
         (-inf, 0.0, 0.0), (-inf, -1e30, 0.0), (0.0, inf, 0.0), (1.5, 1.5, 1), (-1e30, -1e30, 1), (nan, 0.0, nan),
@@ -113,6 +118,7 @@ def reference(name, *point):
     return {
         "exp": mpmath.exp,
         "exp_nonpositive": mpmath.exp,
+        "exp_moderate": mpmath.exp,
         "expm1": mpmath.expm1,
         "log": mpmath.log,
         "log1p": mpmath.log1p,
@@ -176,7 +182,7 @@ def critical(T):
     ln2 = math.log(2)
     edges = [least, 3 * least, tiny / 2, tiny, info.eps / 8, info.eps / 4, info.eps / 2, 0.25, 0.5, 1, 2, 3, greatest]
     edges += [math.log(greatest), -math.log(tiny), -math.log(least), -math.log(least) + ln2, greatest / math.sqrt(2)]
-    edges += [18, 38, 89, 104, 710, 746, math.log(3) / 2]  # bounds of exp and expm1, change of form in tanh
+    edges += [scalar.MODERATE, 18, 38, 89, 104, 710, 746, math.log(3) / 2]  # bounds of exp and expm1, change of form in tanh
     edges += [(k + 0.5) * ln2 for k in (0, 1, 2, 23, 24, 25, 51, 52, 53, 54, 126, 127)]  # change of exponent in exp
     edges += [2.0**k * math.sqrt(0.5) for k in range(-3, 4)] + [math.sqrt(2) - 1, 1 - math.sqrt(0.5)]  # and in log
     edges += [2.0**k for k in range(info.nmant - 1, info.nmant + 3)]  # where 1 + x becomes x
@@ -254,6 +260,7 @@ def test_maximum(engine, T):
 NUMPY = {
     "exp": np.exp,
     "exp_nonpositive": np.exp,
+    "exp_moderate": np.exp,
     "expm1": np.expm1,
     "log": np.log,
     "log1p_unit": np.log1p,
@@ -273,7 +280,7 @@ def test_dense_float32(function):
     rng = np.random.default_rng(5)
     inside = np.concatenate([rng.uniform(-2, 2, 500_000), rng.uniform(-110, 95, 500_000)]).astype(np.float32)
     x = np.concatenate([everywhere, inside])
-    if name in ("exp_nonpositive", "log1p_unit"):  # the others have values, if not numbers, everywhere
+    if name in ("exp_nonpositive", "exp_moderate", "log1p_unit"):  # the others have values, if not numbers, everywhere
         x = domain(name, x)
     result = run_compiled(function, x)
     with np.errstate(all="ignore"):

@@ -12,11 +12,13 @@ from ._jit import inlined, jitable, optional, summable
 
 #: Elements that one vector loop runs over, and the room of a `stack_buffer`.
 CHUNK = 512
+#: Bytes of a cache line, which the widest vector fills: one that lies across two takes twice as long to load or store.
+LINE = 64
 #: Bytes of exponentials that are summed in the caller's precision, which is a third quicker than in float64, before the sum
 #: goes on in float64.
 SUMMED = 2048
 #: Elements of one unit of parallel work.  Sizes depend on nothing but the number of elements, hence so do all roundings.
-BLOCK = 16384
+BLOCK = 4096
 
 
 @summable
@@ -76,12 +78,15 @@ def closed(total, error):
 
 
 @jitable
-def top_of(xs):
-    """The largest element of an array that is not empty, or NaN if it holds one."""
+def bounds_of(xs):
+    """The largest element of an array that is not empty, and the largest magnitude; NaN if it holds one."""
     m = xs[0]
+    reach = abs(m)
     for j in range(xs.size):
-        m = maximum(m, xs[j])
-    return m
+        x = xs[j]
+        m = maximum(m, x)
+        reach = maximum(reach, abs(x))
+    return m, reach
 
 
 @optional
@@ -102,7 +107,9 @@ def _on_stack(typing_context, dtype):
 
     def generate(context, builder, signature, args):
         kind = context.get_data_type(dtype.dtype)
-        return cgutils.alloca_once(builder, kind, size=CHUNK)
+        room = cgutils.alloca_once(builder, kind, size=CHUNK)
+        room.align = LINE
+        return room
 
     return pointer(dtype), generate
 
@@ -115,6 +122,14 @@ def stack_buffer(dtype):
     to lie side by side runs element by element and adds in another order.
     """
     return carray(_on_stack(dtype), CHUNK)
+
+
+@jitable
+def aligned(n, like):
+    """An array of n numbers of the type of `like` that begins with a cache line."""
+    room = np.empty(n + LINE // like.itemsize, like.dtype)
+    first = -room.ctypes.data % LINE // like.itemsize
+    return room[first : first + n]
 
 
 @intrinsic

@@ -136,7 +136,7 @@ def _maximum(typing_context, a, b):
     def generate(context, builder, signature, args):
         kind = args[0].type
         maximum = builder.module.declare_intrinsic("llvm.maximum", [kind], ir.FunctionType(kind, [kind, kind]))
-        return builder.call(maximum, args)
+        return builder.call(maximum, args, fastmath=("nsz",))
 
     return a(a, a), generate
 
@@ -185,17 +185,14 @@ def _exp(F: Format) -> Callable[..., Any]:
     return exp
 
 
-def _exp_nonpositive(F: Format) -> Callable[..., Any]:
+def _raised_exp(F: Format, power: int) -> Callable[..., Any]:
     U, fraction = F.U, F.U(F.fraction)
     one, log2e, high, low = _constants(F, 1, 1 / math.log(2), *F.ln2)
-    (first,) = _constants(F, F.exp_domain[0])
     lead, rest = _horner(F, F.exp_tail)
-    rounder = F.T(F.rounder + F.bias + F.bias // 2)
-    lower = F.T(2.0 ** -(F.bias // 2))
+    rounder = F.T(F.rounder + F.bias + power)
 
-    def exp_nonpositive(x):
-        # As exp, but with no upper bound, and 2**k is raised by a constant power of 2 that the second factor takes back.
-        x = first if first > x else x
+    def raised_exp(x):
+        """exp(x) 2**power, where that is a normal number."""
         shifted = x * log2e + rounder
         k = shifted - rounder
         r = (x - k * high) - k * low
@@ -203,9 +200,29 @@ def _exp_nonpositive(F: Format) -> Callable[..., Any]:
         for c in rest:
             y = y * r + c
         y = (y * r + one) * r + one
-        return y * _bits(U(_bits(shifted) << fraction)) * lower
+        return y * _bits(U(_bits(shifted) << fraction))
+
+    return register_jitable(**OPTIONS)(raised_exp)
+
+
+def _exp_nonpositive(F: Format) -> Callable[..., Any]:
+    power = F.bias // 2
+    raised_exp = _raised_exp(F, power)
+    first, lower = _constants(F, F.exp_domain[0], 2.0**-power)
+
+    def exp_nonpositive(x):
+        return raised_exp(first if first > x else x) * lower  # the only rounding where the result is subnormal
 
     return exp_nonpositive
+
+
+def _exp_moderate(F: Format) -> Callable[..., Any]:
+    raised_exp = _raised_exp(F, 0)
+
+    def exp_moderate(x):
+        return raised_exp(x)
+
+    return exp_moderate
 
 
 def _log1p_unit(F: Format) -> Callable[..., Any]:
@@ -383,6 +400,7 @@ def _attach(function: Callable[..., Any], make: Callable[[Format], Callable[...,
 
 _attach(scalar.exp, _exp)
 _attach(scalar.exp_nonpositive, _exp_nonpositive)
+_attach(scalar.exp_moderate, _exp_moderate)
 _attach(scalar.expm1, _expm1)
 _attach(scalar.log, _log)
 _attach(scalar.log1p, _log1p)

@@ -46,7 +46,7 @@ def make_census(weighted, stamp):
         for i in range(target.size):
             y = target[i]
             skipped = y == ignored
-            inside = (y >= 0) & (y < classes)
+            inside = np.uint64(y) < np.uint64(classes)  # a negative one is huge without its sign
             bad += not (inside | skipped)
             if weighted:
                 if inside and not skipped:

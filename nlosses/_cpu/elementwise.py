@@ -11,10 +11,24 @@ from numba import prange, types
 from .._scalar import product
 from . import _threads
 from ._blocks import BLOCK, CHUNK, buffer_sum, closed, pick, stack_buffer, staged, total_of
-from ._jit import array, build, name_of
+from ._jit import array, build, jitable, name_of, optional
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
 Operand = tuple[Any, int, int]
+
+
+@jitable
+def in_place(out, x):
+    return out.ctypes.data == x.ctypes.data
+
+
+@optional
+def destination(out, x, lo, hi, buffer):
+    """Where to write the derivative of the elements lo to hi: to `out`, but to the buffer first if `out` is the input.
+
+    Compiled loops ask while running whether what they write overlaps with what they read, and then go element by element.
+    """
+    return buffer if in_place(out, x) else out[lo:hi]
 
 
 def make(function, with_value, parameters_taken, general, stamp):
@@ -32,7 +46,7 @@ def make(function, with_value, parameters_taken, general, stamp):
         partial = np.empty(n_blocks)
         for b in prange(n_blocks):
             start = np.int64(b) * BLOCK
-            gs = stack_buffer(x.dtype)
+            buffer = stack_buffer(x.dtype)
             vs = stack_buffer(x.dtype)
             folded = stack_buffer(x.dtype)
             total = 0.0
@@ -43,6 +57,7 @@ def make(function, with_value, parameters_taken, general, stamp):
                 # Loops over views vectorise; loops over a range of the whole array do not (index wrap-around).
                 xs = x[lo:hi]
                 ts = t[lo:hi]
+                gs = buffer if general else destination(out, x, lo, hi, buffer)
                 if parameters_taken > 0:
                     ps = staged(parameters[0], lo, n)
                 if parameters_taken > 1:
@@ -76,9 +91,10 @@ def make(function, with_value, parameters_taken, general, stamp):
                 if with_value:
                     total, error = buffer_sum(total, error, vs, folded, n)
                 if out is not None:
-                    os = out[lo:hi]
-                    for i in range(n):
-                        os[i] = gs[i]
+                    if general or in_place(out, x):
+                        os = out[lo:hi]
+                        for i in range(n):
+                            os[i] = buffer[i]
             partial[b] = closed(total, error)
         return total_of(partial)
 

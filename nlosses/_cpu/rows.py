@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._scalar import log1p, product
+from .._scalar import MODERATE, exp_moderate, log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import BLOCK, CHUNK, add, closed, compensated, pick, stack_buffer, summed, top_of, view
+from ._blocks import BLOCK, CHUNK, add, bounds_of, closed, compensated, pick, stack_buffer, summed, view
 from ._jit import inlined, jitable, optional
 
 
 @inlined
-def sums(xs, ts, weight, m, keep, even, gs):
+def sums(xs, ts, weight, m, scale, keep, even, gs):
     """Sums over one row of exp(x - m), q (m - x), q, and q below the maximum; the exponentials go to `gs`."""
     T = xs.dtype.type
     s = 0.0
@@ -31,18 +31,18 @@ def sums(xs, ts, weight, m, keep, even, gs):
         uc = T(0)
         Sc = T(0)
         Rc = T(0)
-        nc = np.int32(0)
+        nc = T(0)
         for j in range(hi - lo):
             x = xc[j]
-            e = lifted(x, m)
-            below = x != m
-            sc = add(sc, e if below else T(0))
-            nc += np.int32(0) if below else np.int32(1)
+            e = lifted(x, m, scale)
+            top = x == m
+            sc = add(sc, T(0) if top else e)
+            nc = add(nc, T(1) if top else T(0))  # an integer would halve the width of the vectors
             if even is not None:
                 q = coefficient(wc[j], pick(tc, j), keep, even)
                 uc = add(uc, product(q, gap(x, m)))
                 Sc = add(Sc, q)
-                Rc = add(Rc, q if below else T(0))
+                Rc = add(Rc, T(0) if top else q)
             if gs is not None:
                 es[j] = e
         if gs is not None:
@@ -50,7 +50,7 @@ def sums(xs, ts, weight, m, keep, even, gs):
             for j in range(hi - lo):
                 gc[j] = es[j]
         s, lost = compensated(s, lost, np.float64(sc))
-        n += nc
+        n += np.int64(nc)
         u += uc
         S += Sc
         R += Rc
@@ -109,6 +109,12 @@ def hessian(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, 
 
 def hvp(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = gs.dtype.type
+    at_peak = T(0)  # p (v - p.v) would cancel where p is nearly 1; of v less its value there, nothing is lost
+    if s < 1.0:
+        peak = 0
+        while gs[peak] != T(1):
+            peak += 1
+        at_peak = vs[peak]
     dot = 0.0
     along = 0.0
     for lo in range(0, gs.size, CHUNK):
@@ -117,7 +123,7 @@ def hvp(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
         vc = vs[lo:hi]
         part = T(0)
         for j in range(hi - lo):
-            part = add(part, gc[j] * vc[j])
+            part = add(part, gc[j] * (vc[j] - at_peak))
         dot += part
     dot *= r
     factor = T(k * S * r)
@@ -125,7 +131,7 @@ def hvp(gs, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
         for j in range(gs.size):
             along += slope_of(j, gs[j], ts, weight, y, r, S, own, keep, even) * vs[j]
     for j in range(gs.size):
-        h = factor * gs[j] * (vs[j] - T(dot))
+        h = factor * gs[j] * ((vs[j] - at_peak) - T(dot))
         if k2 is not None:
             h += T(k2 * along) * slope_of(j, gs[j], ts, weight, y, r, S, own, keep, even)
         gs[j] = h
@@ -189,11 +195,14 @@ def block(
                     for j in range(classes):
                         gs[j] = T(0)
                 continue
-        m = top_of(xs)
+        m, reach = bounds_of(xs)
         x_own = m
         if labels is not None:
             x_own = xs[y]
-        s, u, S, R = sums(xs, ts, weight, m, keep, even, gs)
+        if reach <= T(MODERATE):
+            s, u, S, R = sums(xs, ts, weight, m, exp_moderate(-m), keep, even, gs)
+        else:
+            s, u, S, R = sums(xs, ts, weight, m, None, keep, even, gs)
         rest = log1p(s)
         own = 0.0
         if labels is not None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._scalar import log1p, product
+from .._scalar import MODERATE, exp_moderate, log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import add, closed, compensated, pick, stack_buffer
+from ._blocks import add, aligned, closed, compensated, pick, stack_buffer
 from ._jit import inlined, jitable, optional
 
 #: Positions of one unit of parallel work, about.
 BLOCK = 2048
 WIDE = np.dtype(np.float64)
 INDEX = np.dtype(np.int64)
+PLACE = np.dtype(np.uint64)  # whether an index with a sign is negative is asked each time
 #: Classes whose terms are added in the caller's precision before the sum goes on in float64.
 FOLD = 64
 
@@ -88,39 +89,56 @@ def store(tile, data, first, count, inner):
             p += run
 
 
-@inlined
-def sums(xs, ts, weight, m, keep, even, es, part, s, n, u, S, R):
-    """Maxima m, and sums over the classes as in `rows.sums`, a lane each; the exponentials go to `es`."""
+@jitable
+def bounds(xs, m, low):
+    """Largest (m) and smallest logit of each lane; whether all of them are moderate.
+
+    NaN counts for nothing, unless it stands first, but gets into the sums all the same.
+    """
     T = xs.dtype.type
     classes, lanes = xs.shape
     for p in range(lanes):
         m[p] = xs[0, p]
+        low[p] = xs[0, p]
+    for c in range(1, classes):
+        line = xs[c]
+        for p in range(lanes):
+            m[p] = line[p] if line[p] > m[p] else m[p]
+            low[p] = line[p] if line[p] < low[p] else low[p]
+    beyond = 0
+    for p in range(lanes):
+        beyond |= not ((m[p] <= T(MODERATE)) & (low[p] >= T(-MODERATE)))
+    return beyond == 0
+
+
+@inlined
+def sums(xs, ts, weight, m, scale, keep, even, es, part, s, n, u, S, R):
+    """Sums over the classes as in `rows.sums`, a lane each; the exponentials go to `es`."""
+    T = xs.dtype.type
+    classes, lanes = xs.shape
+    for p in range(lanes):
         part[p] = T(0)
         s[p] = 0.0
         n[p] = T(0)
         u[p] = 0.0
         S[p] = 0.0
         R[p] = 0.0
-    for c in range(1, classes):
-        line = xs[c]
-        for p in range(lanes):
-            m[p] = line[p] if line[p] > m[p] else m[p]  # NaN gets into the sums all the same
     for c in range(classes):
         line = xs[c]
         es_c = es[c]
         w = weight[c]
         for p in range(lanes):
             x = line[p]
-            e = lifted(x, m[p])
-            below = x != m[p]
-            part[p] += e if below else T(0)
-            n[p] += T(0) if below else T(1)
+            e = lifted(x, m[p], pick(scale, p))
+            top = x == m[p]
+            part[p] += T(0) if top else e
+            n[p] += T(1) if top else T(0)
             es_c[p] = e
             if even is not None:
                 q = coefficient(w, pick(ts, (c, p)), keep, even)
                 u[p] += np.float64(product(q, gap(x, m[p])))
                 S[p] += np.float64(q)
-                R[p] += np.float64(q if below else T(0))
+                R[p] += np.float64(T(0) if top else q)
         if c % FOLD == FOLD - 1 or c == classes - 1:
             for p in range(lanes):
                 s[p] += np.float64(part[p])
@@ -128,10 +146,11 @@ def sums(xs, ts, weight, m, keep, even, es, part, s, n, u, S, R):
 
 
 # --- what is made of a tile, once its sums are known -------------------------------------------------------------------
-# As in `rows`, with a lane for each position: `es` holds exp(x - m) and becomes the result.
+# As in `rows`, with a lane for each position: `es` holds exp(x - m) and becomes the result; `at` is where in the flat tile
+# the labels are.
 
 
-def grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+def grad(es, xs, ts, vs, weight, y, at, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = es.dtype.type
     classes, lanes = es.shape
     factor, narrow_k, at_label, at_peak = (
@@ -141,9 +160,10 @@ def grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
         factor[p] = T(k[p] * S[p]) * r[p]
         narrow_k[p] = T(k[p])
         at_peak[p] = T(k[p] * slope_at_peak(R[p], S[p], np.float64(s[p]), np.float64(r[p])))
+    elements = es.reshape(es.size)
     if ts is None:
         for p in range(lanes):
-            at_label[p] = es[y[p], p]
+            at_label[p] = elements[at[p]]
         for p in range(lanes):
             q = own[p] + coefficient(weight[y[p]], None, keep, even)
             usual = T(k[p] * slope(S[p], q, at_label[p] * np.float64(r[p])))
@@ -161,7 +181,7 @@ def grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
                 line[p] = at_peak[p] if (s[p] < T(1)) & (line[p] == T(1)) else usual
     if ts is None:
         for p in range(lanes):
-            es[y[p], p] = at_label[p]
+            elements[at[p]] = at_label[p]
 
 
 @inlined
@@ -172,7 +192,7 @@ def slope_of(c, p, e, ts, w, y, r, S, own, keep, even):
     return slope(T(S[p]), q, e * r[p])
 
 
-def hessian(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+def hessian(es, xs, ts, vs, weight, y, at, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = es.dtype.type
     for c in range(es.shape[0]):
         line = es[c]
@@ -186,18 +206,23 @@ def hessian(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, 
             line[p] = h
 
 
-def hvp(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+def hvp(es, xs, ts, vs, weight, y, at, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = es.dtype.type
-    dot, along = stack_buffer(WIDE), stack_buffer(WIDE)
+    dot, along, at_peak = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(es.dtype)
     for p in range(es.shape[1]):
         dot[p] = 0.0
         along[p] = 0.0
+        at_peak[p] = T(0)
+    for c in range(es.shape[0]):
+        line = es[c]
+        for p in range(es.shape[1]):
+            at_peak[p] = vs[c, p] if (s[p] < T(1)) & (line[p] == T(1)) else at_peak[p]
     for c in range(es.shape[0]):
         line = es[c]
         w = weight[c]
         for p in range(es.shape[1]):
             v = vs[c, p]
-            dot[p] += np.float64(line[p] * r[p]) * v
+            dot[p] += np.float64(line[p] * r[p]) * (v - at_peak[p])
             if k2 is not None:
                 along[p] += slope_of(c, p, line[p], ts, w, y, r, S, own, keep, even) * v
     for c in range(es.shape[0]):
@@ -205,13 +230,13 @@ def hvp(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
         w = weight[c]
         for p in range(es.shape[1]):
             e = line[p]
-            h = T(k[p] * S[p]) * (e * r[p]) * (vs[c, p] - T(dot[p]))
+            h = T(k[p] * S[p]) * (e * r[p]) * ((vs[c, p] - at_peak[p]) - T(dot[p]))
             if k2 is not None:
                 h += T(k2[p] * along[p]) * slope_of(c, p, e, ts, w, y, r, S, own, keep, even)
             line[p] = h
 
 
-def target_grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+def target_grad(es, xs, ts, vs, weight, y, at, m, s, r, rest, S, R, own, keep, even, k, k2):
     T = es.dtype.type
     for c in range(es.shape[0]):
         w = weight[c]
@@ -219,13 +244,13 @@ def target_grad(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even,
             es[c, p] = T(k[p]) * keep * product(w, gap(xs[c, p], m[p]) + rest[p])
 
 
-def softmax(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+def softmax(es, xs, ts, vs, weight, y, at, m, s, r, rest, S, R, own, keep, even, k, k2):
     for c in range(es.shape[0]):
         for p in range(es.shape[1]):
             es[c, p] = es[c, p] * r[p]
 
 
-def log_softmax(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2):
+def log_softmax(es, xs, ts, vs, weight, y, at, m, s, r, rest, S, R, own, keep, even, k, k2):
     for c in range(es.shape[0]):
         for p in range(es.shape[1]):
             es[c, p] = -(gap(xs[c, p], m[p]) + rest[p])
@@ -237,7 +262,7 @@ FINISH = {f.__name__: f for f in (grad, hessian, hvp, target_grad, softmax, log_
 @optional
 def tile_like(data, xs):
     """A tile for `data`, and None where there is none."""
-    return np.empty(xs.shape, xs.dtype)
+    return aligned(xs.size, xs).reshape(xs.shape)
 
 
 @optional
@@ -259,15 +284,19 @@ def block(
 ):  # fmt: skip
     """Work on the positions start to stop, and return the sum of their values."""
     T = x.dtype.type
-    xs = np.empty((classes, lanes), x.dtype)
-    es = np.empty((classes, lanes), x.dtype)
+    xs = aligned(classes * lanes, x).reshape((classes, lanes))
+    es = aligned(classes * lanes, x).reshape((classes, lanes))
     ts = tile_like(probabilities, xs)
     vs = tile_like(vector, xs)
     m, n, part, s = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     r, rest, x_own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     s_wide, u, S, R = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
     own, k, k2 = stack_buffer(WIDE), stack_buffer(WIDE), lanes_like(curvature, WIDE)
-    y = stack_buffer(INDEX)
+    y, at = stack_buffer(INDEX), stack_buffer(PLACE)
+    elements = xs.reshape(xs.size)
+    weighted = False
+    for c in range(classes):
+        weighted |= weight[c] != T(1)
     total = 0.0
     error = 0.0
     for first in range(start, stop, lanes):
@@ -280,22 +309,38 @@ def block(
         for p in range(lanes):
             k[p] = scale if p < count else 0.0
             y[p] = 0
+            at[p] = p
             own[p] = 0.0
+        skipped = 0
         if labels is not None:
+            ys = labels[first : first + count]
             for p in range(count):
-                label = labels[first + p]
-                if label == ignored:  # its logits are not even looked at
-                    k[p] = 0.0
-                    for c in range(classes):
-                        xs[c, p] = T(0)
-                else:
-                    y[p] = label
-                    own[p] = np.float64(weight[label]) * keep
+                kept = ys[p] != ignored
+                skipped += not kept
+                y[p] = ys[p] if kept else 0
+                at[p] = y[p] * lanes + p
+                own[p] = keep
+            if weighted:
+                for p in range(count):
+                    own[p] = np.float64(weight[y[p]]) * keep
+            if skipped > 0:
+                for p in range(count):
+                    if ys[p] == ignored:
+                        k[p] = 0.0
+                        own[p] = 0.0
+                        for c in range(classes):  # its logits are not even looked at
+                            xs[c, p] = T(0)
             for p in range(lanes):
-                x_own[p] = xs[y[p], p]
-        sums(xs, ts, weight, m, keep, even, es, part, s_wide, n, u, S, R)
+                x_own[p] = elements[at[p]]
+        if bounds(xs, m, r):
+            for p in range(lanes):
+                r[p] = exp_moderate(-m[p])
+            sums(xs, ts, weight, m, r, keep, even, es, part, s_wide, n, u, S, R)
+        else:
+            sums(xs, ts, weight, m, None, keep, even, es, part, s_wide, n, u, S, R)
         for p in range(lanes):
             s[p] = others(T(s_wide[p]), n[p], m[p])
+        for p in range(lanes):  # apart from float64, which would halve the width of the vectors
             rest[p] = log1p(s[p])
             r[p] = T(1) / (T(1) + s[p])
         if upstream.size > 0:
@@ -312,9 +357,9 @@ def block(
                 k2[p] = k[p] * curvature(u[p])
             u[p] = value
             k[p] = k[p] * d
-        if labels is not None:
+        if skipped > 0:
             for p in range(count):
-                u[p] = u[p] if labels[first + p] != ignored else 0.0
+                u[p] = u[p] if ys[p] != ignored else 0.0
         tile_sum = 0.0
         for p in range(count):
             tile_sum = add(tile_sum, u[p])
@@ -323,6 +368,6 @@ def block(
             for p in range(count):
                 values[first + p] = T(u[p])
         if out is not None:
-            finish(es, xs, ts, vs, weight, y, m, s, r, rest, S, R, own, keep, even, k, k2)
+            finish(es, xs, ts, vs, weight, y, at, m, s, r, rest, S, R, own, keep, even, k, k2)
             store(es, out, first, count, inner)
     return closed(total, error)
