@@ -144,14 +144,8 @@ def _verdicts(checkers: list[Any], specimen: Any, operator: Any, seed: int) -> d
         _, mutant = plant("check", arguments, operator.apply, seed)
         mutant.points = {x.tobytes()}
 
-        def f(y: Array, target: Array = target) -> Any:
-            return specimen.mean(y, target)
-
-        def grad(y: Array, target: Array = target, mutant: Any = mutant) -> Any:
-            return mutant(y, target)
-
         try:
-            found[checker.name] = checker.accepts(f, grad, x) is False
+            found[checker.name] = checker.accepts(specimen.mean, mutant, x, target) is False
         except NotHere:
             return None
         except Exception:
@@ -179,14 +173,12 @@ def correct(checkers: list[Any], count: int, seed: int, tick: Callable[[], None]
 
 def cost(checkers: list[Any], seed: int) -> dict[str, Any]:
     """Calls of f and milliseconds of one check of a correct gradient of 96 entries: the best of five."""
-    from ._checkers import Checker
-
     result = {}
     f, grad, x = logistic(96, np.random.default_rng(seed))
     for checker in checkers:
         times = []
         for _ in range(5):
-            fresh = Checker(checker.name, checker._accepts)
+            fresh = checker.fresh()
             fresh.accepts(f, grad, x)
             times.append(fresh.seconds)
         result[checker.name] = {"evaluations": fresh.evaluations, "milliseconds": 1e3 * min(times)}
@@ -235,7 +227,7 @@ def _error(errors: dict[str, float | None], name: str) -> str:
     if name not in errors:
         return "-"
     error = errors[name]
-    return "none found" if error is None else f"{error:.0e}"
+    return "none found" if error is None else "100 %" if error == 1 else f"{error:.0e}"
 
 
 def main(argv: list[str] | None = None) -> int:
