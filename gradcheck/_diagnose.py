@@ -32,6 +32,9 @@ def diagnose(e: Entries) -> str:
     for hint, expected in _relations(e):
         if _explains(e, known, expected):
             return hint
+    for hint, place in _orders(e):
+        if _explains(e, known, e.numeric[place], e.interval[place]):
+            return hint
     if (e.analytic[bad] == 0).all():
         return _somewhere(e, bad, "zero where f is not flat")
     if (np.abs(e.numeric[bad]) <= e.interval[bad]).all():
@@ -79,27 +82,37 @@ def _relations(e: Entries) -> Iterator[tuple[str, np.ndarray]]:
                     if np.array_equal(differs, e.analytic)
                     else np.full_like(d, np.nan),
                 )
-    if len(d) == n and n > 1 and np.array_equal(e.entry, np.arange(n)):
-        grid = d.reshape(shape)
-        for axis, length in enumerate(shape):
-            if length > 1:
-                for shift in (1, -1):
-                    yield f"shifted by {shift} along axis {axis}", np.roll(grid, shift, axis).reshape(-1)
-                yield f"reversed along axis {axis}", np.flip(grid, axis).reshape(-1)
-        if len(shape) == 2 and shape[0] == shape[1]:
-            yield "transposed", grid.T.reshape(-1)
+
+
+def _orders(e: Entries) -> Iterator[tuple[str, np.ndarray]]:
+    """Other orders of the entries: for each, where it is in the right one."""
+    shape = e.gradient.shape
+    n = e.gradient.size
+    if n < 2 or not np.array_equal(e.entry, np.arange(n)):
+        return
+    grid = np.arange(n).reshape(shape)
+    for axis, length in enumerate(shape):
+        if length > 1:
+            for shift in (1, -1):
+                yield f"shifted by {shift} along axis {axis}", np.roll(grid, shift, axis).reshape(-1)
+            yield f"reversed along axis {axis}", np.flip(grid, axis).reshape(-1)
+    if len(shape) == 2:
+        yield "transposed", grid.T.reshape(-1)
 
 
 def _factor(number: float) -> str:
     return f"(1 {number - 1:+.3g})" if abs(number - 1) < 1e-3 else f"{number:.6g}"
 
 
-def _explains(e: Entries, which: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether the analytic values are the expected ones, as far as the intervals can tell, which must be far."""
+def _explains(e: Entries, which: np.ndarray, expected: np.ndarray, interval: np.ndarray | float = 0.0) -> bool:
+    """Whether the analytic values are the expected ones, as far as the intervals can tell, which must be far.
+
+    The expected ones have an `interval` of their own where they are those of other entries.
+    """
     with np.errstate(all="ignore"):
         size = np.maximum(np.abs(e.numeric), np.abs(expected))
         scale = np.where(size > 0, np.abs(expected) / np.where(e.numeric == 0, 1, np.abs(e.numeric)), 1)
-        near = np.abs(e.analytic - expected) <= 2 * e.interval * np.maximum(1, scale) + 1e-12 * size
+        near = np.abs(e.analytic - expected) <= 2 * np.maximum(e.interval * np.maximum(1, scale), interval) + 1e-12 * size
     return bool(which.any() and near[which].all())
 
 
@@ -115,6 +128,7 @@ def _somewhere(e: Entries, bad: np.ndarray, what: str) -> str:
     if 1 < bad.sum() < len(bad) and len(e.entry) == e.gradient.size:
         first, last = int(np.flatnonzero(bad)[0]), int(np.flatnonzero(bad)[-1])
         if last - first + 1 == bad.sum():
-            end = "the last" if last == len(bad) - 1 else "the first" if first == 0 else f"from {first} on"
-            return f"{count}: {end} in memory order: is a loop's end wrong?"
+            end = "the last" if last == len(bad) - 1 else "the first" if first == 0 else ""
+            hint = f"{end} in memory order: is a loop's end wrong?" if end else f"{first} to {last} in memory order"
+            return f"{count}: {hint}"
     return count
