@@ -10,10 +10,11 @@ import numpy as np
 
 from . import _numbers
 from ._call import Arguments, Subject, copied
-from ._check import FATAL, Kinks, Options, Run, Sampler, common_options, further, name_of, prepared
 from ._contract import Contract, Setting
-from ._numbers import Numbers, Setup
+from ._findings import Numbers, Setup
+from ._options import Kinks, Options, Sampler, common_options, further, name_of, prepared
 from ._points import Bounds
+from ._run import FATAL, Run
 from ._verdict import Finding, Result, Verdict
 
 #: Two products of a symmetric matrix may differ by this, relative to the sizes of what is multiplied.
