@@ -122,7 +122,7 @@ def check(
     subject = Subject(f, grad, vjp, value_and_grad, options.wrt, isinstance(wrt, tuple))
     upstream = _upstream(subject, arguments, vjp is not None, rng)
     contract = Contract(subject, arguments, upstream, tolerance)
-    run = Run(options, subject)
+    run = Run(options, subject, "check(f, grad")
     run.findings = contract.findings
 
     def value(a: Arguments) -> np.ndarray:

@@ -26,12 +26,18 @@ MORE_POINTS = 3
 class Run:
     """Collects what the points say, and sums it up."""
 
-    def __init__(self, options: Options, subject: Subject):
+    def __init__(self, options: Options, subject: Subject, call: str):
         self.options = options
+        self.call = call
         self.subject = subject
         self.findings: list[Finding] = []
         self.numbers: dict[int, list[Numbers]] = {}
         self.singles = True
+
+    @property
+    def entrywise(self) -> bool:
+        """Whether the check can be told to look at one entry alone."""
+        return self.call.startswith("check(")
 
     def point(
         self, point: int, arguments: Arguments, upstream: np.ndarray | None, position: int, gradient: np.ndarray,
@@ -55,7 +61,8 @@ class Run:
 
         x = np.array(arguments[position], float, order="C")
         setup = Setup(x, gradient, options.domain, rng, position, point, options.only, options.kinks == "forbid", evaluate)
-        self.findings += _convention(options.kinks, arguments, setup)
+        if position == options.wrt[0]:
+            self.findings += _convention(options.kinks, arguments, setup)
         if x.size:
             numbers = look(value, setup)
             self.numbers.setdefault(position, []).append(numbers)
@@ -93,8 +100,8 @@ class Run:
             unclear.append(self._blunt(resolution, entry))
         findings += unclear
         worst = next((f for f in findings if f.index is not None), None)
-        call = f"gradcheck.check(f, grad, x, ..., seed={options.seed}"
-        call += f", only={worst.index})" if worst is not None and worst.code == "value" else ")"
+        call = f"gradcheck.{self.call}, x, ..., seed={options.seed}"
+        call += f", only={worst.index})" if worst is not None and worst.code == "value" and self.entrywise else ")"
         every = [n for numbers in self.numbers.values() for n in numbers]
         curves = [n.curve for n in every if n.curve is not None and (n.findings or not findings)]
         points = max((len(numbers) for numbers in self.numbers.values()), default=0)
