@@ -91,7 +91,6 @@ def _no_own_check():
 
     yield
     CHECKS.pop("told", None)
-    sys.modules.pop("cases", None)
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -696,7 +695,6 @@ def suite():
     yield case("skipped", labels={6})
 """
     main([suite(body.format("fail", "pass", 1e-9, 1e-9, 1e-9, 1, {})), "--json", str(before)])
-    sys.modules.pop("cases")
     other = body.format("pass", "inconclusive", 1e-6, 5e-9, 'float("nan")', 2, {"skip": "no GPU"})
     main([suite(other), "--json", str(after)])
     capsys.readouterr()
