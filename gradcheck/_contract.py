@@ -19,8 +19,8 @@ from ._verdict import Finding, Verdict
 #: Calls with the same arguments that must agree.
 REPEATS = 4
 #: Memory that a gradient may come to lie in is filled with these, so that entries which are never written show: NaN, and a
-#: number near the end of the range of each dtype.
-FILLINGS = (np.nan, 2.0**-5)
+#: number far out in the range of each dtype.
+FILLINGS = (np.nan, 2.0**-20)
 #: Results of two paths may differ by this many roundings of the largest entry.
 PATHS = 64 * 2.0**-53
 

@@ -17,7 +17,7 @@ from ._suite import Case
 from ._verdict import Result, Verdict
 
 #: Cases that one loss and operator get in a quick run, until the fault makes a difference in one of them.
-ATTEMPTS = 4
+ATTEMPTS = 2
 SUBGRADIENT = "another subgradient at a kink"
 
 

@@ -14,7 +14,7 @@ import gradcheck
 from gradcheck import Result, Verdict, selftest
 from gradcheck._matrix import Outcome, State, Subject, attempt
 from gradcheck._mutants import KINDS, OPERATORS, Operator
-from gradcheck._plant import Difference, plant
+from gradcheck._plant import Call, Difference, plant
 from gradcheck._suite import Case
 from gradcheck._zoo import ZOO, Specimen
 from gradcheck._zoo_cases import cases, slips, zoo
@@ -160,6 +160,20 @@ def test_faults_in_tuples_and_buffers() -> None:
 def test_an_alias_with_the_right_numbers_is_found() -> None:
     result = gradcheck.check(lambda x: 0.5 * np.sum(x * x), lambda x: x, [1.0, 2.0])
     assert codes(result) == {"aliasing"}
+
+
+@pytest.mark.parametrize("garbage", [1e30, 1.7e302])
+@pytest.mark.parametrize("form", ["mean", "each", "curvature"])
+def test_garbage_of_any_size_is_a_wrong_entry(form: str, garbage: float) -> None:
+    def apply(call: Call) -> np.ndarray:
+        g = call.g
+        g.reshape(-1)[call.entry] = garbage
+        return g
+
+    outcome = attempt(Operator("garbage", "single entry", "", apply), subject("log cosh", form), 0)
+    assert outcome is not None
+    assert outcome.state is State.CAUGHT
+    assert {f.hint for f in outcome.result.findings if f.code == "value"} == {"one entry of 12 is wrong"}
 
 
 def test_arguments_that_are_written_to_once_are_restored() -> None:
