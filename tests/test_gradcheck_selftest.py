@@ -13,6 +13,7 @@ import pytest
 import gradcheck
 from gradcheck import Result, Verdict, selftest
 from gradcheck._matrix import Outcome, State, Subject, attempt
+from gradcheck._matrix import slip as slip_operator
 from gradcheck._mutants import KINDS, OPERATORS, Operator
 from gradcheck._plant import Call, Difference, plant
 from gradcheck._suite import Case
@@ -186,6 +187,26 @@ def test_arguments_that_are_written_to_once_are_restored() -> None:
 
     assert codes(gradcheck.check(lambda x: np.sum(x * x), clipping, x)) == {"input-modified"}
     assert x.tolist() == [1, -2, 3]
+
+
+def test_rules_hold_for_numbers_without_axes() -> None:
+    def vjp(u: np.ndarray, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        t[...] = 1
+        return np.asarray(u * 2 * x)
+
+    assert codes(gradcheck.check(lambda x, t: x * x, None, 2.0, np.array(3.0), vjp=vjp)) == {"input-modified"}
+    added = gradcheck.check(lambda x: x * x, None, 2.0, vjp=lambda u, x: np.asarray(u * 2 * x + 1))
+    assert {"zero", "linear"} <= codes(added)
+
+
+@pytest.mark.parametrize("slip", SPECIMENS["Huber"].slips)
+def test_wrong_parameters_are_found_in_every_form(slip: str) -> None:
+    right = {case.name: case for case in cases(SPECIMENS["Huber"])}
+    for wrong in slips(SPECIMENS["Huber"])[slip]:
+        operator = slip_operator(slip, Subject(wrong, "Huber", 0))
+        outcome = attempt(operator, Subject(right[wrong.name], "Huber", 0), 0)
+        assert outcome is not None
+        assert outcome.state is State.CAUGHT, outcome.reason
 
 
 def test_labels_of_a_transfer_allow_no_error() -> None:
