@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ EXHAUSTIVE = 10_000
 #: Draws that must all be found.
 DRAWS = 3
 ERRORS = tuple(10.0**-k for k in range(13))
-OPERATORS_POINTS = 96
+#: Shape of the gradients that bugs are planted in, and the difference, relative to the largest entry, from which they count.
+BUG_SHAPE = (16, 6)
+ROUNDING = 1e-12
 
 Array = np.ndarray
 
@@ -100,42 +102,58 @@ def calibration(entries: int, seed: int) -> dict[str, Any]:
     return {"entries": seen, "outside": outside, "median share of the interval": float(np.median(np.concatenate(shares)))}
 
 
-def planted(seed: int) -> Iterator[tuple[str, Any, Any, Any, Array]]:
-    """Name of operator, f, wrong gradient, right gradient and point, for each operator on each loss."""
-    from gradcheck import _mutants
+def bugs(checkers: list[Any], seed: int, tick: Callable[[], None]) -> dict[str, Any]:
+    """Bugs that make a difference at the point, and how many of them each checker finds, by kind of bug."""
+    from gradcheck._mutants import KINDS
     from gradcheck._zoo import ZOO
 
-    for specimen in ZOO:
-        rng = np.random.default_rng([seed, *specimen.name.encode()])
-        x, t = specimen.draw_x(rng, (16, 6)), specimen.draw_t(rng, (16, 6))
-
-        def f(y: Array, s: Any = specimen, t: Array = t) -> Any:
-            return s.mean(y, t)
-
-        def grad(y: Array, s: Any = specimen, t: Array = t) -> Array:
-            return np.asarray(s.mean_gradient(y, t))
-
-        for operator in _mutants.of_values():
-            yield operator.name, f, operator.plant(grad, x.shape), grad, x
-
-
-def bugs(checkers: list[Any], seed: int, tick: Callable[[], None]) -> dict[str, Any]:
-    """Bugs that differ at the point, and how many each checker finds."""
-    count = 0
-    caught = {checker.name: 0 for checker in checkers}
+    kinds = {kind: {"planted": 0, "caught": dict.fromkeys((c.name for c in checkers), 0)} for kind in KINDS}
     missed: dict[str, list[str]] = {checker.name: [] for checker in checkers}
-    for name, f, wrong, grad, x in planted(seed):
-        right, given = grad(x.copy()), np.asarray(wrong(x.copy()), float)
-        if given.shape == right.shape and not (np.abs(given - right) > 1e-12 * np.max(np.abs(right))).any():
-            continue
-        count += 1
-        for checker in checkers:
-            if checker.accepts(f, wrong, x) is False:
-                caught[checker.name] += 1
-            else:
-                missed[checker.name].append(name)
-        tick()
-    return {"planted": count, "caught": caught, "missed": missed}
+    for specimen in ZOO:
+        for operator in operators():
+            found = _verdicts(checkers, specimen, operator, seed)
+            tick()
+            if found is None:
+                continue
+            kinds[operator.kind]["planted"] += 1
+            for name, rejected in found.items():
+                kinds[operator.kind]["caught"][name] += rejected
+                if not rejected:
+                    missed[name].append(f"{operator.name} in {specimen.name}")
+    return {"kinds": {kind: of_kind for kind, of_kind in kinds.items() if of_kind["planted"]}, "missed": missed}
+
+
+def operators() -> list[Any]:
+    """Those that a check of a first derivative ought to find."""
+    from gradcheck._mutants import OPERATORS
+
+    return [operator for operator in OPERATORS.values() if "check" in operator.checks and not operator.harmless]
+
+
+def _verdicts(checkers: list[Any], specimen: Any, operator: Any, seed: int) -> dict[str, bool] | None:
+    """Which checkers reject a bug; None if it has no meaning here, or makes no difference at the point."""
+    from gradcheck._plant import NotHere, plant
+
+    rng = np.random.default_rng([seed, *specimen.name.encode()])
+    x, t = specimen.draw_x(rng, BUG_SHAPE), specimen.draw_t(rng, BUG_SHAPE)
+    found: dict[str, bool] = {}
+    differs = False
+    for checker in checkers:
+        target = t.copy()
+        arguments = {"f": specimen.mean, "grad": specimen.mean_gradient, "x": x.copy(), "args": (target,)}
+        _, mutant = plant("check", arguments, operator.apply, seed)
+        mutant.points = {x.tobytes()}
+
+        try:
+            found[checker.name] = checker.accepts(specimen.mean, mutant, x, target) is False
+        except NotHere:
+            return None
+        except Exception:
+            found[checker.name] = True  # it did not pass
+        if mutant.meaningless:
+            return None
+        differs |= mutant.difference.entry > ROUNDING
+    return found if differs else None
 
 
 def correct(checkers: list[Any], count: int, seed: int, tick: Callable[[], None]) -> dict[str, Any]:
@@ -155,14 +173,12 @@ def correct(checkers: list[Any], count: int, seed: int, tick: Callable[[], None]
 
 def cost(checkers: list[Any], seed: int) -> dict[str, Any]:
     """Calls of f and milliseconds of one check of a correct gradient of 96 entries: the best of five."""
-    from ._checkers import Checker
-
     result = {}
     f, grad, x = logistic(96, np.random.default_rng(seed))
     for checker in checkers:
         times = []
         for _ in range(5):
-            fresh = Checker(checker.name, checker._accepts)
+            fresh = checker.fresh()
             fresh.accepts(f, grad, x)
             times.append(fresh.seconds)
         result[checker.name] = {"evaluations": fresh.evaluations, "milliseconds": 1e3 * min(times)}
@@ -181,12 +197,15 @@ def show(found: dict[str, Any]) -> None:
     for name in names:
         table.add_column(name, justify="right")
 
-    def row(title: str, value: Callable[[str], str]) -> None:
+    def row(title: str, value: Callable[..., str]) -> None:
         table.add_row(title, *(value(name) for name in names))
 
+    for kind, b in found.get("bugs", {}).get("kinds", {}).items():
+        row(f"planted bugs caught: {kind}, {b['planted']}", lambda n, b=b: f"{100 * b['caught'][n] / b['planted']:.0f} %")
     if "bugs" in found:
-        b = found["bugs"]
-        row(f"planted bugs caught, of {b['planted']}", lambda n: f"{100 * b['caught'][n] / b['planted']:.1f} %")
+        every = list(found["bugs"]["kinds"].values())
+        planted = sum(b["planted"] for b in every)
+        row(f"all planted bugs, {planted}", lambda n: f"{100 * sum(b['caught'][n] for b in every) / planted:.1f} %")
     if "correct" in found:
         c = found["correct"]
         row(f"correct gradients rejected, of {c['correct']}", lambda n: f"{c['rejected'][n]}")
@@ -208,7 +227,7 @@ def _error(errors: dict[str, float | None], name: str) -> str:
     if name not in errors:
         return "-"
     error = errors[name]
-    return "none found" if error is None else f"{error:.0e}"
+    return "none found" if error is None else "100 %" if error == 1 else f"{error:.0e}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -219,7 +238,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     _terminal.require(parser.prog, "rich")
-    from gradcheck import _mutants
     from gradcheck._zoo import ZOO
 
     from ._checkers import checkers
@@ -233,14 +251,14 @@ def main(argv: list[str] | None = None) -> int:
 
     def work() -> int:
         with _terminal.progress() as progress:
-            total = len(ZOO) * len(_mutants.of_values()) + count + 2 * len(sizes) * len(every) + 2
+            total = len(ZOO) * len(operators()) + count + 2 * len(sizes) * len(every) + 2
             task = progress.add_task("planted bugs", total=total)
 
             def tick() -> None:
                 progress.advance(task)
 
             found["bugs"] = bugs(every, args.seed, tick)
-            progress.update(task, description="correct gradients", completed=len(ZOO) * len(_mutants.of_values()))
+            progress.update(task, description="correct gradients", completed=len(ZOO) * len(operators()))
             found["correct"] = correct(every, count, args.seed, tick)
             for what in ("single", "uniform"):
                 for n in sizes:

@@ -10,10 +10,11 @@ import numpy as np
 
 from . import _numbers
 from ._call import Arguments, Subject, copied
-from ._check import FATAL, Kinks, Options, Run, Sampler, common_options, further, name_of, prepared
 from ._contract import Contract, Setting
-from ._numbers import Numbers, Setup
+from ._findings import Numbers, Setup
+from ._options import Kinks, Options, Sampler, common_options, further, name_of, prepared
 from ._points import Bounds
+from ._run import FATAL, Run
 from ._verdict import Finding, Result, Verdict
 
 #: Two products of a symmetric matrix may differ by this, relative to the sizes of what is multiplied.
@@ -69,7 +70,7 @@ def check_hvp(
     _callable("hvp", hvp)
     options = common_options(x, args, 0, points, sampler, domain, "any", rtol, None, seed, name or name_of(hvp))
     subject = Subject(grad, None, product, False, (0,), False)
-    run, arguments, others, rng = _begin(options, subject, args, x)
+    run, arguments, others, rng = _begin(options, subject, args, x, "check_hvp(grad, hvp")
     upstream = rng.normal(size=np.shape(arguments[0]))
     contract = Contract(subject, arguments, upstream, tolerance)
     run.findings = contract.findings
@@ -127,7 +128,7 @@ def check_hessian_diag(
     _callable("hessian_diag", hessian_diag)
     options = common_options(x, args, 0, points, sampler, domain, kinks, rtol, None, seed, name or name_of(hessian_diag))
     subject = Subject(grad, hessian_diag, None, False, (0,), False)
-    run, arguments, others, rng = _begin(options, subject, args, x)
+    run, arguments, others, rng = _begin(options, subject, args, x, "check_hessian_diag(grad, hessian_diag")
     contract = Contract(subject, arguments, None, tolerance)
     run.findings = contract.findings
     if contract.inputs_untouched() and contract.shape_and_type():
@@ -143,7 +144,7 @@ def check_hessian_diag(
 
 
 def _begin(
-    options: Options, subject: Subject, args: tuple[Any, ...], x: Any
+    options: Options, subject: Subject, args: tuple[Any, ...], x: Any, call: str
 ) -> tuple[Run, Arguments, list[Arguments], np.random.Generator]:
     rng = np.random.default_rng(options.seed)
     arguments = prepared((x, *args), options.wrt)
@@ -154,7 +155,7 @@ def _begin(
     def value(a: Arguments) -> np.ndarray:
         return np.asarray(subject.value(a))
 
-    return Run(options, subject), arguments, further(options, arguments, value, rng, options.points - 1), rng
+    return Run(options, subject, call), arguments, further(options, arguments, value, rng, options.points - 1), rng
 
 
 def _along(vector: np.ndarray) -> Callable[[Callable[[np.ndarray], Any], Setup], Numbers]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ._call import Arguments, Subject, copied
-from ._check import Sampler, name_of
 from ._contract import Contract
+from ._options import Sampler, name_of
 from ._verdict import Finding, Result, Verdict
 
 #: Random perturbations of the inputs, by half a unit in the last place, that show how well conditioned a result is.
