@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: An interval above this share of an entry agrees with too much to speak for a relation: one entry that is huge by mistake
+#: widens all of them.
+TELLING = 0.01
+#: The same, relative to the largest entry, for entries that should be zero.
+FLAT = 1e-3
+
 
 @dataclass(frozen=True, eq=False)
 class Entries:
@@ -37,7 +43,8 @@ def diagnose(e: Entries) -> str:
             return hint
     if (e.analytic[bad] == 0).all():
         return _somewhere(e, bad, "zero where f is not flat")
-    if (np.abs(e.numeric[bad]) <= e.interval[bad]).all():
+    flat = np.where(e.interval <= FLAT * np.max(np.abs(e.numeric[known])), np.abs(e.numeric) <= e.interval, e.numeric == 0)
+    if flat[bad].all():
         return _somewhere(e, bad, "not zero where f is flat: is a mask missing?")
     if _explains(e, bad, -e.numeric):
         return _somewhere(e, bad, "of the wrong sign")
@@ -112,7 +119,11 @@ def _explains(e: Entries, which: np.ndarray, expected: np.ndarray, interval: np.
     with np.errstate(all="ignore"):
         size = np.maximum(np.abs(e.numeric), np.abs(expected))
         scale = np.where(size > 0, np.abs(expected) / np.where(e.numeric == 0, 1, np.abs(e.numeric)), 1)
-        near = np.abs(e.analytic - expected) <= 2 * np.maximum(e.interval * np.maximum(1, scale), interval) + 1e-12 * size
+        slack = 2 * np.maximum(e.interval * np.maximum(1, scale), interval)
+        telling = slack < TELLING * np.maximum(size, np.abs(e.analytic))
+        near = np.abs(e.analytic - expected) <= slack + 1e-12 * size
+    if which.sum() > 1 and telling[which].sum() < 2:
+        return False
     return bool(which.any() and near[which].all())
 
 

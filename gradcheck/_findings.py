@@ -87,7 +87,8 @@ def summary(setup: Setup, probe: Probe, j: Judgement, entry: Array, step: Array,
     half = np.maximum(j.interval[part], 0.5 * (j.high[part] - j.low[part])) / step
     entries = Entries(entry, setup.gradient, slope, value, half, j.outside[part] > 0, setup.others)
     wrong = np.flatnonzero(j.wrong[part])
-    order = wrong[np.argsort(-np.abs(slope - value)[wrong] / np.maximum(half[wrong], 1e-300), kind="stable")]
+    with np.errstate(over="ignore"):
+        order = wrong[np.argsort(-np.abs(slope - value)[wrong] / np.maximum(half[wrong], 1e-300), kind="stable")]
     hint = diagnose(entries) if wrong.size else ""
     for k in order[:NAMED]:
         numbers.findings.append(wrong_entry(setup, j, int(k), entry, step, entries, hint))

@@ -115,7 +115,7 @@ def measure(
         levels[np.arange(len(levels))[:, None] >= n_levels[None, :]] = np.nan
         steps = np.broadcast_to(reach, m) / 2.0 ** np.arange(len(levels))[:, None]
         floor = np.where(np.isfinite(largest), largest, 0.0) * 2.0**-53
-        deviation = np.sqrt(np.maximum(sigma[element], floor) ** 2 + probe.rounding[element] ** 2)
+        deviation = np.hypot(np.maximum(sigma[element], floor), probe.rounding[element])
         noises = SIGMAS * amplification(order, side) * deviation / steps
         change = np.abs(np.diff(levels, axis=0, prepend=np.nan))
         before = np.vstack([np.zeros((1, m)), change[:-1]])

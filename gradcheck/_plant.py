@@ -152,8 +152,9 @@ class Mutant:
         except NotHere:
             self.meaningless = True
             raise
+        truth = call.g  # computed in any case: it comes with the value
         if self.points is None or _bytes(arguments[self.x]) in self.points:
-            self.difference.add(self._nearest(call, wrong) if self.sides else call.g, np.asarray(wrong))
+            self.difference.add(self._nearest(call, wrong) if self.sides else truth, np.asarray(wrong))
         buffer = _last(keywords.get(self.out or "", None))
         if buffer is not None and np.shape(wrong) == np.shape(buffer):
             buffer[...] = wrong

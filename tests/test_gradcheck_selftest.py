@@ -13,8 +13,9 @@ import pytest
 import gradcheck
 from gradcheck import Result, Verdict, selftest
 from gradcheck._matrix import Outcome, State, Subject, attempt
+from gradcheck._matrix import slip as slip_operator
 from gradcheck._mutants import KINDS, OPERATORS, Operator
-from gradcheck._plant import Difference, plant
+from gradcheck._plant import Call, Difference, plant
 from gradcheck._suite import Case
 from gradcheck._zoo import ZOO, Specimen
 from gradcheck._zoo_cases import cases, slips, zoo
@@ -162,6 +163,20 @@ def test_an_alias_with_the_right_numbers_is_found() -> None:
     assert codes(result) == {"aliasing"}
 
 
+@pytest.mark.parametrize("garbage", [1e30, 1.7e302])
+@pytest.mark.parametrize("form", ["mean", "each", "curvature"])
+def test_garbage_of_any_size_is_a_wrong_entry(form: str, garbage: float) -> None:
+    def apply(call: Call) -> np.ndarray:
+        g = call.g
+        g.reshape(-1)[call.entry] = garbage
+        return g
+
+    outcome = attempt(Operator("garbage", "single entry", "", apply), subject("log cosh", form), 0)
+    assert outcome is not None
+    assert outcome.state is State.CAUGHT
+    assert {f.hint for f in outcome.result.findings if f.code == "value"} == {"one entry of 12 is wrong"}
+
+
 def test_arguments_that_are_written_to_once_are_restored() -> None:
     x = np.array([1.0, -2.0, 3.0])
 
@@ -172,6 +187,26 @@ def test_arguments_that_are_written_to_once_are_restored() -> None:
 
     assert codes(gradcheck.check(lambda x: np.sum(x * x), clipping, x)) == {"input-modified"}
     assert x.tolist() == [1, -2, 3]
+
+
+def test_rules_hold_for_numbers_without_axes() -> None:
+    def vjp(u: np.ndarray, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        t[...] = 1
+        return np.asarray(u * 2 * x)
+
+    assert codes(gradcheck.check(lambda x, t: x * x, None, 2.0, np.array(3.0), vjp=vjp)) == {"input-modified"}
+    added = gradcheck.check(lambda x: x * x, None, 2.0, vjp=lambda u, x: np.asarray(u * 2 * x + 1))
+    assert {"zero", "linear"} <= codes(added)
+
+
+@pytest.mark.parametrize("slip", SPECIMENS["Huber"].slips)
+def test_wrong_parameters_are_found_in_every_form(slip: str) -> None:
+    right = {case.name: case for case in cases(SPECIMENS["Huber"])}
+    for wrong in slips(SPECIMENS["Huber"])[slip]:
+        operator = slip_operator(slip, Subject(wrong, "Huber", 0))
+        outcome = attempt(operator, Subject(right[wrong.name], "Huber", 0), 0)
+        assert outcome is not None
+        assert outcome.state is State.CAUGHT, outcome.reason
 
 
 def test_labels_of_a_transfer_allow_no_error() -> None:
