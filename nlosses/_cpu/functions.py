@@ -82,14 +82,14 @@ def softmax_backward(g, y, out, lo, classes, inner):
 
 @jitable
 def log_softmax_backward(g, y, out, lo, classes, inner):
-    """Positions lo, lo + inner, ... of one row: g - exp(y) sum(g)."""
+    """Positions lo, lo + inner, ... of one row: g - exp(y) sum(g), without the cancellation of g where exp(y) is near 1."""
     dot = 0.0
     for c in range(classes):
         dot += np.float64(g[lo + c * inner])
-    total = y.dtype.type(dot)
     for c in range(classes):
         i = lo + c * inner
-        out[i] = g[i] - exp(y[i]) * total
+        others = y.dtype.type(dot - np.float64(g[i]))
+        out[i] = -g[i] * expm1(y[i]) - exp(y[i]) * others
 
 
 CLASSWISE = {f.__name__: f for f in (softmax_backward, log_softmax_backward)}
