@@ -28,6 +28,18 @@ def not_real(name: str, array: np.ndarray) -> TypeError:
     return TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
 
 
+def elsewhere(name: str) -> TypeError:
+    return TypeError(
+        f"{name} is on a CUDA device, where other arguments are in host memory or what was called works on NumPy arrays "
+        "alone; all arrays must be on one side, and nothing is copied from one to the other by itself"
+    )
+
+
+def scattered(owner: str, where: Mapping[str, int | None]) -> TypeError:
+    places = [f"{name} {'in host memory' if k is None else f'on CUDA device {k}'}" for name, k in where.items()]
+    return TypeError(f"{owner}: all arrays must be in one place, and none is copied by itself, got {', '.join(places)}")
+
+
 # --- options -------------------------------------------------------------------------------------------------------
 
 
