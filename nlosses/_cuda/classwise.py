@@ -1,0 +1,553 @@
+"""Classwise kernel: one position's classes are shared by one thread, a warp, or a block, and stay in registers.
+
+Up to `Limits.few` classes side by side in memory, the positions of a block come through shared memory, and a thread takes
+one.  More classes are a row for a warp or for a block, read and written 16 bytes at a time.  Classes with further axes behind
+them have a thread for each position, so that the lanes of a warp read along the inner axes.  What does not fit into the
+registers is read twice, chunk after chunk.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._cpu._jit import name_of
+from .._scalar import log1p, maximum, product
+from .._softmax import coefficient, gap, lifted, others, raised, slope, slope_at_peak, spread
+from ._backend import SIMULATED, Kernel, build, cuda, device, load, load16, store, store16
+from ._blocks import DENOMINATOR, GRID, TOTAL, WARP, block_sum, block_top, finish, threads_of, warp_sum, warp_top
+from .arrays import width as width_of
+
+
+class Limits(NamedTuple):
+    """Where one driver gives way to the next."""
+
+    few: int  #: classes of a row that one thread takes, through shared memory
+    planes: int  #: classes that one thread keeps, where further axes follow
+    warp: tuple[int, ...]  #: elements that a lane keeps of a row that a warp takes
+    blocks: tuple[tuple[int, int], ...]  #: threads, and the elements that each keeps, for longer rows
+    chunk: int  #: elements that a thread keeps where they do not all fit
+
+
+#: By bytes of an element.
+LIMITS = {
+    4: Limits(32, 64, (4, 8, 16, 32, 64), ((256, 32), (512, 32), (1024, 32)), 32),
+    8: Limits(32, 32, (4, 8, 16, 32), ((256, 16), (512, 16)), 16),
+}
+if SIMULATED:  # few threads, and small problems that cross every limit
+    LIMITS = dict.fromkeys(LIMITS, Limits(4, 8, (4, 8), ((64, 8),), 4))
+
+
+# --- over the threads that share a position ----------------------------------------------------------------------------------
+
+
+@device
+def group_sum(x, lanes, scratch):
+    if lanes == 1:
+        return x
+    if lanes == WARP:
+        return warp_sum(x)
+    return block_sum(x, scratch, lanes)
+
+
+@device
+def group_top(x, lanes, scratch):
+    T = type(x)
+    if lanes == 1:
+        return x
+    if lanes == WARP:
+        return warp_top(x)
+    return T(block_top(np.float64(x), scratch, lanes))
+
+
+@device
+def class_of(e, base, lane, lanes, width):
+    """The class of a thread's element e."""
+    return base + (e // width * lanes + lane) * width + e % width
+
+
+@device
+def fetch(buffer, elements, data, origin, step, base, lane, lanes, width, classes):
+    """A thread's elements of a position whose class j stands at ``origin + j * step``."""
+    if width > 1:
+        for e in range(0, elements, width):
+            j = class_of(e, base, lane, lanes, width)
+            if j < classes:  # whole accesses: rows are aligned
+                load16(buffer, e, data, origin + j)
+    else:
+        for e in range(elements):
+            j = class_of(e, base, lane, lanes, width)
+            if j < classes:
+                buffer[e] = load(data, origin + j * step)
+
+
+@device
+def put(buffer, elements, data, origin, step, base, lane, lanes, width, classes):
+    """The inverse of `fetch`."""
+    if width > 1:
+        for e in range(0, elements, width):
+            j = class_of(e, base, lane, lanes, width)
+            if j < classes:
+                store16(data, origin + j, buffer, e)
+    else:
+        for e in range(elements):
+            j = class_of(e, base, lane, lanes, width)
+            if j < classes:
+                store(data, origin + j * step, buffer[e])
+
+
+# --- what may be absent ------------------------------------------------------------------------------------------------------
+
+
+@device
+def given(x):
+    return x
+
+
+@device
+def absent(x):
+    return None
+
+
+@device
+def times(k, c):
+    return None if c is None else k * c
+
+
+@device
+def flat(u):
+    """The curvature of a loss that is linear in u."""
+    return None
+
+
+# --- what is made of an element, once the sums are known ---------------------------------------------------------------------
+# `x` is the logit or, where a mode does not need that, exp(x - m); own, S and R are as in `nlosses._softmax`.
+
+
+def slope_of(e, t, w, is_label, r, S, own, keep, even):
+    """du/dx, without the care for the maximum that a gradient needs."""
+    T = type(e)
+    q = coefficient(w, t, keep, even) + (T(own) if is_label else T(0))
+    return slope(T(S), q, e * r)
+
+
+def grad(e, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
+    T = type(e)
+    factor = T(k * S) * r
+    usual = factor * e if even is None else slope(factor, T(k) * coefficient(w, t, keep, even), e)
+    g = at_label if is_label else usual
+    at_top = (s < T(1)) & (e == T(1))
+    return at_peak if at_top and (is_label or even is not None) else g
+
+
+def hessian(e, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
+    T = type(e)
+    h = T(k * S) * spread(e, s, r)
+    if k2 is None:
+        return h
+    g = slope_of(e, t, w, is_label, r, S, own, keep, even)
+    return h + T(k2) * (g * g)
+
+
+def hvp(e, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
+    T = type(e)
+    h = T(k * S) * (e * r) * (v - T(dot))
+    if k2 is None:
+        return h
+    return h + T(k2 * along) * slope_of(e, t, w, is_label, r, S, own, keep, even)
+
+
+def target_grad(x, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
+    T = type(x)
+    return T(k) * keep * product(w, gap(x, m) + rest)
+
+
+def softmax(e, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
+    return e * r
+
+
+def log_softmax(x, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
+    return -(gap(x, m) + rest)
+
+
+FINISH = {f.__name__: f for f in (grad, hessian, hvp, target_grad, softmax, log_softmax)}
+OF_LOGITS = ("target_grad", "log_softmax")
+
+
+# --- the kernel --------------------------------------------------------------------------------------------------------------
+
+
+def make(
+    point, second, of_element, of_logits, even_of, t_of, with_out, with_values, with_vector, with_dots, labelled, unsigned,
+    probable, smooth, weighted, upstreamed, normalised, reduced, fixed, staged, planes, single, elements, width, lanes,
+    threads, warps, stamp,
+):  # fmt: skip
+    groups = threads // lanes
+    room = threads * (fixed | 1) if staged else 1  # an odd pitch: no two lanes of a warp meet in one bank
+    pitch = fixed | 1
+
+    def kernel(
+        x, labels, probabilities, weight, vector, upstream, classes, inner, positions, keep, even, ignored, scale, values,
+        out, partial, counter, results,
+    ):
+        stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        T = x.dtype.type
+        xs = cuda.local.array(elements, x.dtype)
+        ts = cuda.local.array(elements, x.dtype)
+        vs = cuda.local.array(elements, x.dtype)
+        tile = cuda.shared.array(room, x.dtype)
+        scratch = cuda.shared.array(warps, np.float64)
+        last = cuda.shared.array(1, np.bool_)
+        thread = np.int64(cuda.threadIdx.x)
+        lane = thread % lanes
+        C = np.int64(fixed) if fixed > 0 else classes
+        reach = np.int64(elements * lanes)  # classes of one chunk
+        chunks = np.int64(1) if single else (C + reach - 1) // reach
+        kept = T(keep)
+        evenly = even_of(T(even))
+        c = scale / results[DENOMINATOR] if normalised else scale
+        total = 0.0
+        bad = 0.0
+        for first in range(np.int64(cuda.blockIdx.x) * groups, positions, np.int64(cuda.gridDim.x) * groups):
+            count = min(np.int64(groups), positions - first)
+            if staged:
+                for q in range(thread, count * C, threads):
+                    tile[q // C * pitch + q % C] = load(x, first * C + q)
+                cuda.syncthreads()
+            p = first + thread // lanes
+            inside = p < positions
+            sample = p // inner if planes else p
+            origin = sample * C * inner + (p - sample * inner) if planes else p * C
+            step = inner if planes else np.int64(1)
+            y = np.int64(-1)
+            counts = inside
+            if labelled and inside:
+                y = np.int64(load(labels, p))
+                if unsigned and y < 0:
+                    y = C  # too large for a signed number
+                if y == ignored:
+                    counts = False
+                elif y < 0 or y >= C:
+                    counts = False
+                    bad += 1.0 if lane == 0 else 0.0
+            if counts:
+                x_own = T(0)
+                if labelled:
+                    x_own = load(x, origin + y * step)
+                m = T(-np.inf)
+                n = T(0)
+                s = 0.0
+                u = 0.0
+                S = 0.0
+                R = 0.0
+                for chunk in range(chunks):
+                    base = chunk * reach
+                    if staged:
+                        fetch(xs, elements, tile, thread * pitch, 1, base, lane, lanes, width, C)
+                    else:
+                        fetch(xs, elements, x, origin, step, base, lane, lanes, width, C)
+                    if probable:
+                        fetch(ts, elements, probabilities, origin, step, base, lane, lanes, width, C)
+                    top = T(-np.inf)
+                    for e in range(elements):
+                        if class_of(e, base, lane, lanes, width) < C:
+                            top = maximum(top, xs[e])
+                    top = group_top(top, lanes, scratch)
+                    ns = T(0)
+                    ss = 0.0
+                    uu = 0.0
+                    SS = 0.0
+                    RR = 0.0
+                    for e in range(elements):
+                        j = class_of(e, base, lane, lanes, width)
+                        if j < C:
+                            a = xs[e]
+                            lift = lifted(a, top)
+                            below = a != top
+                            ss += np.float64(lift if below else T(0))
+                            ns += T(0) if below else T(1)
+                            if smooth:
+                                q = coefficient(load(weight, j) if weighted else T(1), t_of(ts[e]), kept, evenly)
+                                uu += np.float64(product(q, gap(a, top)))
+                                SS += np.float64(q)
+                                RR += np.float64(q if below else T(0))
+                            if single and not of_logits:
+                                xs[e] = lift
+                    ns = group_sum(ns, lanes, scratch)
+                    ss = group_sum(ss, lanes, scratch)
+                    if smooth:
+                        uu = group_sum(uu, lanes, scratch)
+                        SS = group_sum(SS, lanes, scratch)
+                        RR = group_sum(RR, lanes, scratch)
+                    if single:
+                        m, n, s, u, S, R = top, T(ns), ss, uu, SS, RR
+                    else:
+                        both = maximum(m, top)
+                        s, wide_n, u, S, R = raised(s, np.float64(n), u, S, R, m, both)
+                        ss, wide_nn, uu, SS, RR = raised(ss, np.float64(ns), uu, SS, RR, top, both)
+                        m, n, s, u, S, R = both, T(wide_n + wide_nn), s + ss, u + uu, S + SS, R + RR
+                narrow_s = others(T(s), n, m)
+                rest = log1p(narrow_s)
+                r = T(1) / (T(1) + narrow_s)
+                own = 0.0
+                if labelled:
+                    own = np.float64(load(weight, y) if weighted else T(1)) * np.float64(kept)
+                    S += own
+                    R += own if x_own != m else 0.0
+                    u += product(own, np.float64(gap(x_own, m)))
+                u += product(S, np.float64(rest))
+                value, d = point(u)
+                if lane == 0:
+                    total += value
+                    if with_values:
+                        store(values, p, T(value))
+                if with_out:
+                    k = product(np.float64(load(upstream, p)), c) if upstreamed else c
+                    k2 = times(k, second(u))
+                    k = k * d
+                    at_label = T(0)
+                    if labelled:
+                        q = coefficient(load(weight, y) if weighted else T(1), None, kept, evenly)
+                        e_own = np.float64(lifted(x_own, m))
+                        at_label = T(k * slope(S, own + np.float64(q), e_own * np.float64(r)))
+                    at_peak = T(k * slope_at_peak(R, S, np.float64(narrow_s), np.float64(r)))
+                    dot = 0.0
+                    along = 0.0
+                    if with_vector:
+                        for chunk in range(chunks):
+                            base = chunk * reach
+                            fetch(vs, elements, vector, origin, step, base, lane, lanes, width, C)
+                            if not single:
+                                fetch(xs, elements, x, origin, step, base, lane, lanes, width, C)
+                                if probable:
+                                    fetch(ts, elements, probabilities, origin, step, base, lane, lanes, width, C)
+                            for e in range(elements):
+                                j = class_of(e, base, lane, lanes, width)
+                                if j < C:
+                                    lift = xs[e] if single else lifted(xs[e], m)
+                                    dot += np.float64(lift * r) * np.float64(vs[e])
+                                    if with_dots:
+                                        g = slope_of(
+                                            lift, t_of(ts[e]), load(weight, j) if weighted else T(1), j == y, r, S, own,
+                                            kept, evenly,
+                                        )  # fmt: skip
+                                        along += np.float64(g) * np.float64(vs[e])
+                        dot = group_sum(dot, lanes, scratch)
+                        if with_dots:
+                            along = group_sum(along, lanes, scratch)
+                    for chunk in range(chunks):
+                        base = chunk * reach
+                        if not single:
+                            fetch(xs, elements, x, origin, step, base, lane, lanes, width, C)
+                            if probable:
+                                fetch(ts, elements, probabilities, origin, step, base, lane, lanes, width, C)
+                            if with_vector:
+                                fetch(vs, elements, vector, origin, step, base, lane, lanes, width, C)
+                        for e in range(elements):
+                            j = class_of(e, base, lane, lanes, width)
+                            if j < C:
+                                a = xs[e] if single or of_logits else lifted(xs[e], m)
+                                xs[e] = of_element(
+                                    a, t_of(ts[e]), load(weight, j) if weighted else T(1), vs[e] if with_vector else T(0),
+                                    j == y, m, narrow_s, r, rest, S, own, kept, evenly, k, k2, at_label, at_peak, dot, along,
+                                )  # fmt: skip
+                        if staged:
+                            put(xs, elements, tile, thread * pitch, 1, base, lane, lanes, width, C)
+                        else:
+                            put(xs, elements, out, origin, step, base, lane, lanes, width, C)
+            elif inside:  # its logits are not even looked at
+                if with_values and lane == 0:
+                    store(values, p, T(0))
+                if with_out:
+                    for e in range(elements):
+                        xs[e] = T(0)
+                    for chunk in range(chunks):
+                        base = chunk * reach
+                        if staged:
+                            put(xs, elements, tile, thread * pitch, 1, base, lane, lanes, width, C)
+                        else:
+                            put(xs, elements, out, origin, step, base, lane, lanes, width, C)
+            if staged:
+                cuda.syncthreads()
+                if with_out:
+                    for q in range(thread, count * C, threads):
+                        store(out, first * C + q, tile[q // C * pitch + q % C])
+                    cuda.syncthreads()
+        if reduced or labelled:
+            finish(total, bad, TOTAL, scratch, last, threads, partial, counter, results)
+
+    return kernel
+
+
+class Plan(NamedTuple):
+    """Which driver serves a layout."""
+
+    threads: int
+    lanes: int
+    elements: int
+    fixed: int  #: the number of classes, where a kernel is made for it alone
+    staged: bool
+    planes: bool
+    single: bool
+
+
+@cache
+def plan(classes: int, inner: int, itemsize: int) -> Plan:
+    limits = LIMITS[itemsize]
+    threads = threads_of(128)
+    if inner > 1:
+        if classes <= limits.planes:
+            return Plan(threads, 1, classes, classes, False, True, True)
+        return Plan(threads, 1, limits.chunk, 0, False, True, False)
+    if classes <= limits.few:
+        return Plan(threads, 1, classes, classes, True, False, True)
+    for elements in limits.warp:
+        if classes <= WARP * elements:
+            return Plan(threads, WARP, elements, 0, False, False, True)
+    for block, elements in limits.blocks:
+        if classes <= block * elements:
+            return Plan(block, block, elements, 0, False, False, True)
+    block, elements = limits.blocks[0]
+    return Plan(block, block, elements, 0, False, False, False)
+
+
+@cache
+def kernel(
+    point: Any, curvature: Any, mode: str, plan: Plan, width: int, labelled: bool, unsigned: bool, probable: bool,
+    smooth: bool, weighted: bool, upstreamed: bool, normalised: bool, reduced: bool, with_values: bool,
+) -> Kernel:  # fmt: skip
+    """The kernel of one loss, one derivative (`mode`: a key of `FINISH`, or "value"), one driver and one set of options."""
+    bent = curvature is not None and mode in ("hessian", "hvp")
+    cells = {
+        "point": point, "second": curvature if bent else flat, "of_element": FINISH.get(mode, softmax),
+        "of_logits": mode in OF_LOGITS, "even_of": given if smooth else absent, "t_of": given if probable else absent,
+        "with_out": mode != "value", "with_values": with_values, "with_vector": mode == "hvp",
+        "with_dots": bent and mode == "hvp", "labelled": labelled, "unsigned": unsigned, "probable": probable,
+        "smooth": smooth, "weighted": weighted, "upstreamed": upstreamed, "normalised": normalised, "reduced": reduced,
+        "fixed": plan.fixed, "staged": plan.staged, "planes": plan.planes, "single": plan.single,
+        "elements": plan.elements, "width": width, "lanes": plan.lanes, "threads": plan.threads,
+        "warps": plan.threads // WARP,
+    }  # fmt: skip
+    parts = [name_of(point), mode, f"{plan.lanes}x{plan.elements}", f"by{width}"]
+    parts += [name for name, flag in cells.items() if flag is True]
+    return build(make, "_".join(parts), cells, plan.threads)
+
+
+def run(
+    queue: Any,
+    point: Any,
+    curvature: Any,
+    mode: str,
+    x: Any,
+    layout: tuple[int, int],
+    labels: Any = None,
+    probabilities: Any = None,
+    weight: Any = None,
+    vector: Any = None,
+    upstream: Any = None,
+    keep: float = 1.0,
+    even: float | None = None,
+    ignored: int = -1,
+    scale: float = 1.0,
+    normalised: bool = False,
+    reduced: bool = True,
+    values: Any = None,
+    out: Any = None,
+) -> None:
+    """Launch on `queue`: values to `values`, their sum to the queue's results, the scaled derivative to `out`.
+
+    `layout` is (classes, inner): `x` is flat and of the shape (N, classes, inner).  With `normalised` the scale is divided
+    by the denominator among the queue's results.
+    """
+    classes, inner = layout
+    chosen = plan(classes, inner, x.dtype.itemsize)
+    moved = [a for a in (x, probabilities, vector, out) if a is not None]
+    width = width_of(classes, *moved) if chosen.lanes > 1 else 1
+    compiled = kernel(
+        point, curvature, mode, chosen, width, labels is not None, labels is not None and labels.dtype.kind == "u",
+        probabilities is not None, even is not None, weight is not None, upstream is not None, normalised, reduced,
+        values is not None,
+    )  # fmt: skip
+    positions = x.size // classes
+    groups = chosen.threads // chosen.lanes
+    arrays = [x if a is None else a for a in (labels, probabilities, weight, vector, upstream)]
+    results = [x if a is None else a for a in (values, out)]
+    queue.launch(
+        compiled, min(max(-(-positions // groups), 1), GRID), x, *arrays, classes, inner, positions, np.float64(keep),
+        np.float64(0.0 if even is None else even), ignored, np.float64(scale), *results, *queue.summing,
+    )  # fmt: skip
+
+
+# --- log-probabilities: only the label's own element counts, and only there is a gradient ---------------------------------------
+
+
+def make_gather(
+    point, second, bent, unsigned, weighted, upstreamed, normalised, with_vector, with_values, with_out, threads, warps, stamp
+):
+    def kernel(
+        x, labels, weight, vector, upstream, classes, inner, positions, ignored, scale, values, out, partial, counter, results
+    ):
+        stamp  # noqa: B018
+        T = x.dtype.type
+        scratch = cuda.shared.array(warps, np.float64)
+        last = cuda.shared.array(1, np.bool_)
+        c = scale / results[DENOMINATOR] if normalised else scale
+        total = 0.0
+        bad = 0.0
+        start = np.int64(cuda.blockIdx.x) * threads + np.int64(cuda.threadIdx.x)
+        for p in range(start, positions, np.int64(cuda.gridDim.x) * threads):
+            y = np.int64(load(labels, p))
+            if unsigned and y < 0:
+                y = classes
+            value = 0.0
+            if y != ignored:
+                if y < 0 or y >= classes:
+                    bad += 1.0
+                else:
+                    i = (p // inner * classes + y) * inner + p % inner
+                    own = np.float64(load(weight, y) if weighted else T(1))
+                    u = product(own, -np.float64(load(x, i)))
+                    value, d = point(u)
+                    if with_out:
+                        derivative = own * own * second(u) if bent else -own * d
+                        up = np.float64(load(upstream, p)) if upstreamed else 1.0
+                        g = T(product(up, derivative * c))
+                        store(out, i, g * load(vector, i) if with_vector else g)
+            total += value
+            if with_values:
+                store(values, p, T(value))
+        finish(total, bad, TOTAL, scratch, last, threads, partial, counter, results)
+
+    return kernel
+
+
+@cache
+def _gather(point: Any, curvature: Any, *flags: bool) -> Kernel:
+    names = ("unsigned", "weighted", "upstreamed", "normalised", "with_vector", "with_values", "with_out")
+    threads = threads_of(256)
+    cells = {
+        "point": point, "second": curvature or point, "bent": curvature is not None, **dict(zip(names, flags, strict=True)),
+        "threads": threads, "warps": threads // WARP,
+    }  # fmt: skip
+    parts = [name_of(point), "gather", *(name for name, flag in cells.items() if flag is True)]
+    return build(make_gather, "_".join(parts), cells, threads)
+
+
+def gather(
+    queue: Any, point: Any, curvature: Any, x: Any, layout: tuple[int, int], labels: Any, weight: Any, vector: Any,
+    upstream: Any, ignored: int, scale: float, normalised: bool, values: Any, out: Any,
+) -> None:  # fmt: skip
+    """As `run`, for log-probabilities; `out` must hold zeros.  With `curvature`, `out` is the diagonal of the Hessian."""
+    threads = threads_of(256)
+    unsigned = labels.dtype.kind == "u"
+    flags = (unsigned, *(a is not None for a in (weight, upstream)), normalised)
+    flags += tuple(a is not None for a in (vector, values, out))
+    arrays = [x if a is None else a for a in (weight, vector, upstream)]
+    results = [x if a is None else a for a in (values, out)]
+    n = labels.size
+    queue.launch(
+        _gather(point, curvature, *flags), min(max(-(-n // threads), 1), GRID), x, labels, *arrays, *layout, n, ignored,
+        np.float64(scale), *results, *queue.summing,
+    )  # fmt: skip
