@@ -1,8 +1,9 @@
 """Numba's simulator as a backend: every CUDA thread is a Python thread, which meets the others of its block at barriers.
 
-Numba's own launcher polls its threads, has no shuffles and forgives much. This one has barriers, forgets shared memory
-from block to block, poisons local arrays, and does not let a negative index count from the end. A thread that misses a
-barrier is an error.
+Numba's own launcher polls its threads, has no shuffles and forgives much. This one runs one thread at a time, up to its next
+barrier, in an order that is reversed in every second block, so that a missing barrier shows. It forgets shared memory from
+block to block, poisons local arrays, and does not let a negative index count from the end. A thread that misses a barrier is
+an error.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 import types as python
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +24,6 @@ from numba.cuda.simulator.kernelapi import FakeCUDAModule
 from .._cpu._jit import reachable
 
 WARP = 32
-TIMEOUT = 60.0  # seconds for the other threads of a block to reach a barrier
 VERSION = "simulator"
 
 
@@ -77,34 +78,77 @@ def _inside(i: Any) -> None:
         raise IndexError(f"negative index {i}")
 
 
-class _Block(FakeCUDAModule):
-    """What kernels of one block see as ``cuda``."""
+class _Barrier:
+    def __init__(self, parties: int) -> None:
+        self.parties = parties
+        self.waiting: list[_Thread] = []
 
-    def __init__(self, grid: int, block: int) -> None:
-        super().__init__((grid, 1, 1), (block, 1, 1), 0)
+
+class _Block(FakeCUDAModule):
+    """What kernels of one block see as ``cuda``, and whose turn it is."""
+
+    def __init__(self, run: Callable[[], None], grid: int, block: int, size: int) -> None:
+        super().__init__((grid, 1, 1), (size, 1, 1), 0)
         self._shared = _Shared()
         self._local = _Local()
-        self.barrier = threading.Barrier(block, timeout=TIMEOUT)
-        self.warps = [threading.Barrier(min(WARP, block), timeout=TIMEOUT) for _ in range(-(-block // WARP))]
-        self.exchanged: list[Any] = [None] * block
+        self.barrier = _Barrier(size)
+        self.warps = [_Barrier(min(WARP, size)) for _ in range(-(-size // WARP))]
+        self.exchanged: list[list[Any]] = [[None] * size, [None] * size]
+        self.threads = [_Thread(run, self, block, k) for k in range(size)]
+        self.ready = deque(self.threads[::-1] if block % 2 else self.threads)
+        self.error: tuple[int, BaseException] | None = None
+        self.finished = threading.Semaphore(0)
+
+    def run(self) -> None:
+        for thread in self.threads:
+            thread.start()
+        self.hand_over()
+        for _ in self.threads:
+            self.finished.acquire()
+        for thread in self.threads:
+            thread.join()
+
+    def hand_over(self) -> None:
+        """Let the next thread run that can."""
+        if self.ready:
+            self.ready.popleft().turn.release()
+        elif waiting := [t for barrier in (self.barrier, *self.warps) for t in barrier.waiting]:
+            names = [t.thread_id for t in self.threads if t not in waiting]
+            self.fail(waiting[0], RuntimeError(f"threads {names} never come to the barrier at which others wait"))
+            self.hand_over()
+
+    def fail(self, thread: _Thread, error: BaseException) -> None:
+        if self.error is None:
+            self.error = (thread.thread_id, error)
+        for barrier in (self.barrier, *self.warps):
+            self.ready.extend(barrier.waiting)
+            barrier.waiting = []
+
+    def meet(self, barrier: _Barrier) -> None:
+        me = threading.current_thread()
+        barrier.waiting.append(me)
+        if len(barrier.waiting) == barrier.parties:
+            self.ready.extend(barrier.waiting)
+            barrier.waiting = []
+        self.hand_over()
+        me.turn.acquire()
+        if self.error is not None:
+            raise _Abandoned
 
     def syncthreads(self) -> None:
-        self.barrier.wait()
-
-    def syncwarp(self, mask: int = 0xFFFFFFFF) -> None:
-        self.warps[threading.current_thread().threadIdx.x // WARP].wait()
+        self.meet(self.barrier)
 
     def shfl_xor_sync(self, mask: int, value: Any, lanes: int) -> Any:
-        me = threading.current_thread().threadIdx.x
-        self.exchanged[me] = value
-        self.syncwarp()
-        other = self.exchanged[me ^ lanes]
-        self.syncwarp()
-        return other
+        me = threading.current_thread()
+        exchanged = self.exchanged[me.shuffles % 2]  # what the last shuffle left, others may still have to read
+        me.shuffles += 1
+        exchanged[me.thread_id] = value
+        self.meet(self.warps[me.thread_id // WARP])
+        return exchanged[me.thread_id ^ lanes]
 
-    def abort(self) -> None:
-        for barrier in (self.barrier, *self.warps):
-            barrier.abort()
+
+class _Abandoned(BaseException):
+    """Ends a thread whose block has failed."""
 
 
 class _Thread(threading.Thread):
@@ -115,15 +159,22 @@ class _Thread(threading.Thread):
         self.thread_id = thread
         self.blockIdx = python.SimpleNamespace(x=block, y=0, z=0)
         self.threadIdx = python.SimpleNamespace(x=thread, y=0, z=0)
-        self.error: BaseException | None = None
+        self.turn = threading.Lock()
+        self.turn.acquire()
+        self.shuffles = 0
 
     def run(self) -> None:
+        self.turn.acquire()
         try:
-            with np.errstate(all="ignore"):
-                self._run_kernel()
+            if self.module.error is None:
+                with np.errstate(all="ignore"):
+                    self._run_kernel()
+        except _Abandoned:
+            pass
         except BaseException as error:
-            self.error = error
-            self.module.abort()
+            self.module.fail(self, error)
+        self.module.finished.release()
+        self.module.hand_over()
 
 
 class _Cuda:
@@ -189,25 +240,13 @@ class Kernel:
     def launch(self, grid: int, stream: Any, *args: Any) -> None:
         arrays = [a._ary.view(Memory) if isinstance(a, FakeCUDAArray) else a for a in args]
         with _one_at_a_time:
-            interval = sys.getswitchinterval()
-            sys.setswitchinterval(1e-5)  # threads at barriers hand over ten times quicker
-            try:
-                for block in range(grid):
-                    self._run(grid, block, arrays)
-            finally:
-                sys.setswitchinterval(interval)
-
-    def _run(self, grid: int, block: int, args: list[Any]) -> None:
-        module = _Block(grid, self.bounds[0])
-        threads = [_Thread(lambda: self.function(*args), module, block, k) for k in range(self.bounds[0])]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        errors = [(t.thread_id, t.error) for t in threads if t.error is not None]
-        first = [e for e in errors if not isinstance(e[1], threading.BrokenBarrierError)] or errors
-        for thread_id, error in first:
-            raise RuntimeError(f"{self.function.__name__}: thread {thread_id} of block {block}: {error!r}") from error
+            for number in range(grid):
+                block = _Block(lambda: self.function(*arrays), grid, number, self.bounds[0])
+                block.run()
+                if block.error is not None:
+                    thread, error = block.error
+                    place = f"{self.function.__name__}: thread {thread} of block {number}"
+                    raise RuntimeError(f"{place}: {error!r}") from error
 
 
 def build(

@@ -22,22 +22,24 @@ from .arrays import width as width_of
 
 
 class Limits(NamedTuple):
-    """Where one driver gives way to the next."""
+    """Where one driver gives way to the next: as far as all that a thread keeps stays in its registers."""
 
     few: int  #: classes of a row that one thread takes, through shared memory
     planes: int  #: classes that one thread keeps, where further axes follow
     warp: tuple[int, ...]  #: elements that a lane keeps of a row that a warp takes
     blocks: tuple[tuple[int, int], ...]  #: threads, and the elements that each keeps, for longer rows
-    chunk: int  #: elements that a thread keeps where they do not all fit
+    chunk: tuple[int, int]  #: the same for rows that do not fit, chunk after chunk
 
 
-#: By bytes of an element.
+#: By bytes of an element, and by whether every class has a coefficient of its own (smoothing, probabilities).
 LIMITS = {
-    4: Limits(32, 64, (4, 8, 16, 32, 64), ((256, 32), (512, 32), (1024, 32)), 32),
-    8: Limits(32, 32, (4, 8, 16, 32), ((256, 16), (512, 16)), 16),
+    (4, False): Limits(32, 32, (4, 8, 16, 32), ((128, 16), (128, 32), (256, 32), (512, 32)), (256, 16)),
+    (4, True): Limits(32, 32, (4, 8, 16), ((128, 16), (256, 16)), (256, 16)),
+    (8, False): Limits(32, 32, (4, 8, 16), ((128, 16), (256, 16), (512, 16)), (256, 8)),
+    (8, True): Limits(16, 16, (4, 8), ((128, 8), (256, 8), (512, 8)), (256, 8)),
 }
 if SIMULATED:  # few threads, and small problems that cross every limit
-    LIMITS = dict.fromkeys(LIMITS, Limits(4, 8, (4, 8), ((64, 8),), 4))
+    LIMITS = dict.fromkeys(LIMITS, Limits(4, 8, (4, 8), ((64, 8),), (64, 4)))
 
 
 # --- over the threads that share a position ----------------------------------------------------------------------------------
@@ -63,39 +65,30 @@ def group_top(x, lanes, scratch):
 
 
 @device
-def class_of(e, base, lane, lanes, width):
-    """The class of a thread's element e."""
-    return base + (e // width * lanes + lane) * width + e % width
+def fetch(buffer, vectors, data, origin, step, start, stride, width, classes):
+    """A thread's elements of a position whose class j stands at ``origin + j * step``.
+
+    They come in runs of `width` classes, from `start`, `start + stride`, ... on; rows hold whole runs.
+    """
+    for v in range(vectors):
+        j = start + v * stride
+        if j < classes:
+            if width > 1:
+                load16(buffer, v * width, data, origin + j)
+            else:
+                buffer[v] = load(data, origin + j * step)
 
 
 @device
-def fetch(buffer, elements, data, origin, step, base, lane, lanes, width, classes):
-    """A thread's elements of a position whose class j stands at ``origin + j * step``."""
-    if width > 1:
-        for e in range(0, elements, width):
-            j = class_of(e, base, lane, lanes, width)
-            if j < classes:  # whole accesses: rows are aligned
-                load16(buffer, e, data, origin + j)
-    else:
-        for e in range(elements):
-            j = class_of(e, base, lane, lanes, width)
-            if j < classes:
-                buffer[e] = load(data, origin + j * step)
-
-
-@device
-def put(buffer, elements, data, origin, step, base, lane, lanes, width, classes):
+def put(buffer, vectors, data, origin, step, start, stride, width, classes):
     """The inverse of `fetch`."""
-    if width > 1:
-        for e in range(0, elements, width):
-            j = class_of(e, base, lane, lanes, width)
-            if j < classes:
-                store16(data, origin + j, buffer, e)
-    else:
-        for e in range(elements):
-            j = class_of(e, base, lane, lanes, width)
-            if j < classes:
-                store(data, origin + j * step, buffer[e])
+    for v in range(vectors):
+        j = start + v * stride
+        if j < classes:
+            if width > 1:
+                store16(data, origin + j, buffer, v * width)
+            else:
+                store(data, origin + j * step, buffer[v])
 
 
 # --- what may be absent ------------------------------------------------------------------------------------------------------
@@ -181,10 +174,12 @@ OF_LOGITS = ("target_grad", "log_softmax")
 
 def make(
     point, second, of_element, of_logits, even_of, t_of, with_out, with_values, with_vector, with_dots, labelled, unsigned,
-    probable, smooth, weighted, upstreamed, normalised, reduced, fixed, staged, planes, single, elements, width, lanes,
+    probable, smooth, weighted, upstreamed, normalised, reduced, fixed, staged, planes, single, vectors, width, lanes,
     threads, warps, stamp,
 ):  # fmt: skip
     groups = threads // lanes
+    elements = vectors * width
+    stride = lanes * width
     room = threads * (fixed | 1) if staged else 1  # an odd pitch: no two lanes of a warp meet in one bank
     pitch = fixed | 1
 
@@ -243,38 +238,41 @@ def make(
                 S = 0.0
                 R = 0.0
                 for chunk in range(chunks):
-                    base = chunk * reach
+                    start = chunk * reach + lane * width
                     if staged:
-                        fetch(xs, elements, tile, thread * pitch, 1, base, lane, lanes, width, C)
+                        fetch(xs, vectors, tile, thread * pitch, 1, start, stride, width, C)
                     else:
-                        fetch(xs, elements, x, origin, step, base, lane, lanes, width, C)
+                        fetch(xs, vectors, x, origin, step, start, stride, width, C)
                     if probable:
-                        fetch(ts, elements, probabilities, origin, step, base, lane, lanes, width, C)
+                        fetch(ts, vectors, probabilities, origin, step, start, stride, width, C)
                     top = T(-np.inf)
-                    for e in range(elements):
-                        if class_of(e, base, lane, lanes, width) < C:
-                            top = maximum(top, xs[e])
+                    for v in range(vectors):
+                        if start + v * stride < C:
+                            for i in range(width):
+                                top = maximum(top, xs[v * width + i])
                     top = group_top(top, lanes, scratch)
                     ns = T(0)
                     ss = 0.0
                     uu = 0.0
                     SS = 0.0
                     RR = 0.0
-                    for e in range(elements):
-                        j = class_of(e, base, lane, lanes, width)
-                        if j < C:
-                            a = xs[e]
-                            lift = lifted(a, top)
-                            below = a != top
-                            ss += np.float64(lift if below else T(0))
-                            ns += T(0) if below else T(1)
-                            if smooth:
-                                q = coefficient(load(weight, j) if weighted else T(1), t_of(ts[e]), kept, evenly)
-                                uu += np.float64(product(q, gap(a, top)))
-                                SS += np.float64(q)
-                                RR += np.float64(q if below else T(0))
-                            if single and not of_logits:
-                                xs[e] = lift
+                    for v in range(vectors):
+                        if start + v * stride < C:
+                            for i in range(width):
+                                e = v * width + i
+                                a = xs[e]
+                                lift = lifted(a, top)
+                                below = a != top
+                                ss += np.float64(lift if below else T(0))
+                                ns += T(0) if below else T(1)
+                                if smooth:
+                                    w = load(weight, start + v * stride + i) if weighted else T(1)
+                                    q = coefficient(w, t_of(ts[e]), kept, evenly)
+                                    uu += np.float64(product(q, gap(a, top)))
+                                    SS += np.float64(q)
+                                    RR += np.float64(q if below else T(0))
+                                if single and not of_logits:
+                                    xs[e] = lift
                     ns = group_sum(ns, lanes, scratch)
                     ss = group_sum(ss, lanes, scratch)
                     if smooth:
@@ -317,58 +315,61 @@ def make(
                     along = 0.0
                     if with_vector:
                         for chunk in range(chunks):
-                            base = chunk * reach
-                            fetch(vs, elements, vector, origin, step, base, lane, lanes, width, C)
+                            start = chunk * reach + lane * width
+                            fetch(vs, vectors, vector, origin, step, start, stride, width, C)
                             if not single:
-                                fetch(xs, elements, x, origin, step, base, lane, lanes, width, C)
+                                fetch(xs, vectors, x, origin, step, start, stride, width, C)
                                 if probable:
-                                    fetch(ts, elements, probabilities, origin, step, base, lane, lanes, width, C)
-                            for e in range(elements):
-                                j = class_of(e, base, lane, lanes, width)
-                                if j < C:
-                                    lift = xs[e] if single else lifted(xs[e], m)
-                                    dot += np.float64(lift * r) * np.float64(vs[e])
-                                    if with_dots:
-                                        g = slope_of(
-                                            lift, t_of(ts[e]), load(weight, j) if weighted else T(1), j == y, r, S, own,
-                                            kept, evenly,
-                                        )  # fmt: skip
-                                        along += np.float64(g) * np.float64(vs[e])
+                                    fetch(ts, vectors, probabilities, origin, step, start, stride, width, C)
+                            for v in range(vectors):
+                                if start + v * stride < C:
+                                    for i in range(width):
+                                        e = v * width + i
+                                        j = start + v * stride + i
+                                        lift = xs[e] if single else lifted(xs[e], m)
+                                        dot += np.float64(lift * r) * np.float64(vs[e])
+                                        if with_dots:
+                                            w = load(weight, j) if weighted else T(1)
+                                            g = slope_of(lift, t_of(ts[e]), w, j == y, r, S, own, kept, evenly)
+                                            along += np.float64(g) * np.float64(vs[e])
                         dot = group_sum(dot, lanes, scratch)
                         if with_dots:
                             along = group_sum(along, lanes, scratch)
                     for chunk in range(chunks):
-                        base = chunk * reach
+                        start = chunk * reach + lane * width
                         if not single:
-                            fetch(xs, elements, x, origin, step, base, lane, lanes, width, C)
+                            fetch(xs, vectors, x, origin, step, start, stride, width, C)
                             if probable:
-                                fetch(ts, elements, probabilities, origin, step, base, lane, lanes, width, C)
+                                fetch(ts, vectors, probabilities, origin, step, start, stride, width, C)
                             if with_vector:
-                                fetch(vs, elements, vector, origin, step, base, lane, lanes, width, C)
-                        for e in range(elements):
-                            j = class_of(e, base, lane, lanes, width)
-                            if j < C:
-                                a = xs[e] if single or of_logits else lifted(xs[e], m)
-                                xs[e] = of_element(
-                                    a, t_of(ts[e]), load(weight, j) if weighted else T(1), vs[e] if with_vector else T(0),
-                                    j == y, m, narrow_s, r, rest, S, own, kept, evenly, k, k2, at_label, at_peak, dot, along,
-                                )  # fmt: skip
-                        if staged:
-                            put(xs, elements, tile, thread * pitch, 1, base, lane, lanes, width, C)
-                        else:
-                            put(xs, elements, out, origin, step, base, lane, lanes, width, C)
+                                fetch(vs, vectors, vector, origin, step, start, stride, width, C)
+                        for v in range(vectors):
+                            if start + v * stride < C:
+                                for i in range(width):
+                                    e = v * width + i
+                                    j = start + v * stride + i
+                                    a = xs[e] if single or of_logits else lifted(xs[e], m)
+                                    w = load(weight, j) if weighted else T(1)
+                                    xs[e] = of_element(
+                                        a, t_of(ts[e]), w, vs[e] if with_vector else T(0), j == y, m, narrow_s, r, rest, S,
+                                        own, kept, evenly, k, k2, at_label, at_peak, dot, along,
+                                    )  # fmt: skip
+                        if not single:
+                            put(xs, vectors, out, origin, step, start, stride, width, C)
             elif inside:  # its logits are not even looked at
                 if with_values and lane == 0:
                     store(values, p, T(0))
                 if with_out:
                     for e in range(elements):
                         xs[e] = T(0)
-                    for chunk in range(chunks):
-                        base = chunk * reach
-                        if staged:
-                            put(xs, elements, tile, thread * pitch, 1, base, lane, lanes, width, C)
-                        else:
-                            put(xs, elements, out, origin, step, base, lane, lanes, width, C)
+                    if not single:
+                        for j in range(lane, C, lanes):
+                            store(out, origin + j * step, T(0))
+            if with_out and single and inside:
+                if staged:
+                    put(xs, vectors, tile, thread * pitch, 1, lane * width, stride, width, C)
+                else:
+                    put(xs, vectors, out, origin, step, lane * width, stride, width, C)
             if staged:
                 cuda.syncthreads()
                 if with_out:
@@ -394,22 +395,20 @@ class Plan(NamedTuple):
 
 
 @cache
-def plan(classes: int, inner: int, itemsize: int) -> Plan:
-    limits = LIMITS[itemsize]
+def plan(classes: int, inner: int, itemsize: int, smooth: bool) -> Plan:
+    limits = LIMITS[itemsize, smooth]
     threads = threads_of(128)
+    block, elements = limits.chunk
     if inner > 1:
         if classes <= limits.planes:
             return Plan(threads, 1, classes, classes, False, True, True)
-        return Plan(threads, 1, limits.chunk, 0, False, True, False)
+        return Plan(threads, 1, elements, 0, False, True, False)
     if classes <= limits.few:
         return Plan(threads, 1, classes, classes, True, False, True)
-    for elements in limits.warp:
-        if classes <= WARP * elements:
-            return Plan(threads, WARP, elements, 0, False, False, True)
-    for block, elements in limits.blocks:
-        if classes <= block * elements:
-            return Plan(block, block, elements, 0, False, False, True)
-    block, elements = limits.blocks[0]
+    warp = [(WARP, elements) for elements in limits.warp]
+    for lanes, kept in (*warp, *limits.blocks):
+        if classes <= lanes * kept:
+            return Plan(max(lanes, threads) if lanes == WARP else lanes, lanes, kept, 0, False, False, True)
     return Plan(block, block, elements, 0, False, False, False)
 
 
@@ -427,7 +426,7 @@ def kernel(
         "with_dots": bent and mode == "hvp", "labelled": labelled, "unsigned": unsigned, "probable": probable,
         "smooth": smooth, "weighted": weighted, "upstreamed": upstreamed, "normalised": normalised, "reduced": reduced,
         "fixed": plan.fixed, "staged": plan.staged, "planes": plan.planes, "single": plan.single,
-        "elements": plan.elements, "width": width, "lanes": plan.lanes, "threads": plan.threads,
+        "vectors": plan.elements // width, "width": width, "lanes": plan.lanes, "threads": plan.threads,
         "warps": plan.threads // WARP,
     }  # fmt: skip
     parts = [name_of(point), mode, f"{plan.lanes}x{plan.elements}", f"by{width}"]
@@ -462,7 +461,7 @@ def run(
     by the denominator among the queue's results.
     """
     classes, inner = layout
-    chosen = plan(classes, inner, x.dtype.itemsize)
+    chosen = plan(classes, inner, x.dtype.itemsize, even is not None)
     moved = [a for a in (x, probabilities, vector, out) if a is not None]
     width = width_of(classes, *moved) if chosen.lanes > 1 else 1
     compiled = kernel(
