@@ -40,6 +40,8 @@ class Subject:
     loads: int  #: arrays that are read, 16 bytes at a time, element for element
     stores: int  #: and written
     vectors: bool  #: whether accesses of 16 bytes are planned
+    exact: bool = True  #: whether every array is needed: some derivatives leave the input or the target out
+    overhead: int = 130  #: float64 instructions for the sums over rows, blocks and the grid
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def elementwise() -> Iterator[Subject]:
                     function, first, (taken, ABSENT, ABSENT, *kinds), width, bounds, reduced, False, False, out
                 )
                 return Subject(
-                    f"{name}: {what}", dtype, kernel, signature, width * driver.VECTORS, loads, int(out), True
+                    f"{name}: {what}", dtype, kernel, signature, width * driver.VECTORS, loads, int(out), True, reduced,
+                    80 if reduced or bounds else 0,
                 )  # fmt: skip
 
             none = (ABSENT, ABSENT, ABSENT)
@@ -176,7 +179,7 @@ def classwise() -> Iterator[Subject]:
                 passes = 1 if plan.single or mode == "value" else 2
                 return Subject(
                     f"cross_entropy, {where}: {what}", dtype, kernel, signature, plan.elements,
-                    passes * (1 if labelled else 2), int(mode != "value"), width > 1,
+                    passes * (1 if labelled else 2), int(mode != "value"), width > 1, True, 512,
                 )  # fmt: skip
 
             yield subject("value and gradient", "grad", True, False)
