@@ -137,7 +137,9 @@ def elementwise() -> Iterator[Subject]:
             yield subject("value and gradient", spec.math.point, True, none, True, True, 2)
             if T is np.float32:
                 yield subject("gradient, weights, upstream", spec.math.point, True, (FULL, FULL, ABSENT), False, True, 4)
-                yield subject("value and gradient, weights repeated", spec.math.point, True, (REPEATED, ABSENT, ABSENT), True, True, 2)
+                yield subject(
+                    "value and gradient, weights repeated", spec.math.point, True, (REPEATED, ABSENT, ABSENT), True, True, 2
+                )
                 yield subject("gradient of the target", spec.math.target_slope, False, none, False, True, 2)
                 yield subject("second derivative", spec.math.curvature, False, none, False, True, 2)
 
@@ -172,9 +174,7 @@ def classwise() -> Iterator[Subject]:
                     point, None, mode, plan, width, labelled, False, not labelled, smooth, False, False, labelled,
                     True, False,
                 )  # fmt: skip
-                signature = types.void(
-                    a, labels if labelled else a, a, a, a, a, i8, i8, i8, f8, f8, i8, f8, a, a, *results
-                )
+                signature = types.void(a, labels if labelled else a, a, a, a, a, i8, i8, i8, f8, f8, i8, f8, a, a, *results)
                 where = f"{classes} classes" + (" on inner axes" if inner > 1 else "")
                 passes = 1 if plan.single or mode == "value" else 2
                 return Subject(
@@ -239,7 +239,9 @@ def inspected(subject: Subject) -> Code:
         counted = Counter(INSTRUCTION.findall(asked("--dump-sass")))
     registers, stack, shared, local = (max(column) for column in zip(*usage, strict=True))
     itemsize = np.dtype(DTYPES[subject.dtype]).itemsize
-    load16, store16 = (sum(n for op, n in counted.items() if op.startswith(f"{kind}.E") and ".128" in op) for kind in ("LDG", "STG"))
+    load16, store16 = (
+        sum(n for op, n in counted.items() if op.startswith(f"{kind}.E") and ".128" in op) for kind in ("LDG", "STG")
+    )
     found = 16 * (load16 + store16) / subject.elements if subject.vectors else None
     return Code(
         subject.what, subject.dtype, registers, stack, local, shared, load16, store16,
@@ -287,7 +289,9 @@ def main(arguments: list[str] | None = None) -> int:
     for subject in subjects():
         if options.only in subject.what:
             codes.append(inspected(subject))
-            print(f"{codes[-1].registers:4} registers, stack {codes[-1].stack}  {subject.what} {subject.dtype}", file=sys.stderr)
+            print(
+                f"{codes[-1].registers:4} registers, stack {codes[-1].stack}  {subject.what} {subject.dtype}", file=sys.stderr
+            )
     text = table(codes)
     print(text)
     if not options.only:
@@ -295,8 +299,8 @@ def main(arguments: list[str] | None = None) -> int:
         facts = {"target": f"sm_{TARGET[0]}{TARGET[1]}a", "versions": versions(), "kernels": [asdict(c) for c in codes]}
         (RESULTS / "cuda_code.json").write_text(json.dumps(facts, indent=1) + "\n")
         lines = [f"{name} {version}" for name, version in facts["versions"].items()]
-        head = f"# Machine code of the CUDA kernels\n\nMade by `python -m benchmarks.cuda_code` without a GPU, for {facts['target']}, with "
-        (RESULTS / "cuda_code.md").write_text(f"{head}{', '.join(lines)}.\n\n{text}\n")
+        made = f"Made by `python -m benchmarks.cuda_code` without a GPU, for {facts['target']}, with {', '.join(lines)}."
+        (RESULTS / "cuda_code.md").write_text(f"# Machine code of the CUDA kernels\n\n{made}\n\n{text}\n")
     return 0
 
 

@@ -19,7 +19,7 @@ def shown(value: Any, limit: int = 80) -> str:
 
 def described(value: Any) -> str:
     """What an argument is, in a few words: type, and for arrays shape and dtype."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) or hasattr(type(value), "__cuda_ndarray__"):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"{shown(value)} ({type(value).__name__})"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from numba import config
 
 #: Whether kernels are run by Python, thread by thread, instead of a GPU.
-SIMULATED = bool(config.ENABLE_CUDASIM)
+SIMULATED = bool(getattr(config, "ENABLE_CUDASIM", 0))
 
 if TYPE_CHECKING or not SIMULATED:
     from ._device import (

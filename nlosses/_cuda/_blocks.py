@@ -7,7 +7,6 @@ import numpy as np
 from .._scalar import maximum
 from . import _scalar  # noqa: F401  gives the primitives their implementations
 from ._backend import SIMULATED, cuda, device, load, load16
-from .._scalar import maximum
 
 WARP = 32
 EVERY_LANE = 0xFFFFFFFF

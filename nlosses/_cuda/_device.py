@@ -19,7 +19,7 @@ import numpy as np
 from numba import types
 
 from .. import _scalar, _softmax
-from .._cpu._jit import reachable, stamp
+from .._cpu._jit import _warn_uncached, reachable, stamp
 
 
 def _versions() -> str:
@@ -40,9 +40,15 @@ def _versions() -> str:
 VERSION = _versions()
 
 from llvmlite import ir  # noqa: E402
-from numba import cuda  # noqa: E402
-from numba.cuda import cgutils  # noqa: E402
-from numba.cuda.extending import intrinsic, overload  # noqa: E402
+from numba import cuda as _cuda  # noqa: E402
+from numba.cuda import cgutils as _cgutils  # type: ignore[attr-defined]  # noqa: E402
+from numba.cuda import extending as _extending  # noqa: E402
+
+# What Numba itself has under these names is an older target, which is all that a type checker sees.
+cuda: Any = _cuda
+cgutils: Any = _cgutils
+extending: Any = _extending
+intrinsic, overload = extending.intrinsic, extending.overload
 
 INLINED: Any = {"forceinline": True}  # never fastmath: NaN and infinities keep their meaning
 
@@ -171,7 +177,11 @@ class Kernel:
     def __init__(self, function: Callable[..., Any], threads: int, blocks_per_processor: int) -> None:
         self.function = function
         self.bounds = (threads, blocks_per_processor)
-        self._compiled = cuda.jit(function, cache=True, launch_bounds=self.bounds)
+        try:
+            self._compiled = cuda.jit(function, cache=True, launch_bounds=self.bounds)
+        except RuntimeError as error:  # no folder for the cache can be written
+            _warn_uncached(str(error))
+            self._compiled = cuda.jit(function, launch_bounds=self.bounds)
         self._configured = cache(self._configuration)
 
     def _configuration(self, grid: int, stream: Any) -> Any:
@@ -226,9 +236,7 @@ def pointer(array: Any) -> int:
     return array.__cuda_array_interface__["data"][0]
 
 
-def from_pointer(
-    address: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: np.dtype, owner: Any
-) -> Any:
+def from_pointer(address: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: np.dtype, owner: Any) -> Any:
     """Foreign memory as a device array; strides in bytes."""
     interface = {"shape": shape, "strides": strides, "typestr": dtype.str, "data": (address, False), "version": 3}
     return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)

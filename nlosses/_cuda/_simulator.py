@@ -125,7 +125,7 @@ class _Block(FakeCUDAModule):
             barrier.waiting = []
 
     def meet(self, barrier: _Barrier) -> None:
-        me = threading.current_thread()
+        me: Any = threading.current_thread()
         barrier.waiting.append(me)
         if len(barrier.waiting) == barrier.parties:
             self.ready.extend(barrier.waiting)
@@ -139,7 +139,7 @@ class _Block(FakeCUDAModule):
         self.meet(self.barrier)
 
     def shfl_xor_sync(self, mask: int, value: Any, lanes: int) -> Any:
-        me = threading.current_thread()
+        me: Any = threading.current_thread()
         exchanged = self.exchanged[me.shuffles % 2]  # what the last shuffle left, others may still have to read
         me.shuffles += 1
         exchanged[me.thread_id] = value
@@ -296,9 +296,7 @@ def pointer(array: Any) -> int:
     return array._ary.ctypes.data
 
 
-def from_pointer(
-    address: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: np.dtype, owner: Any
-) -> Any:
+def from_pointer(address: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: np.dtype, owner: Any) -> Any:
     """Foreign memory as a device array; strides in bytes."""
     interface = {"shape": shape, "strides": strides, "typestr": dtype.str, "data": (address, False), "version": 3}
     holder = python.SimpleNamespace(__array_interface__=interface, owner=owner)

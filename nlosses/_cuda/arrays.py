@@ -7,8 +7,9 @@ back as arrays of the library that the input came from, if it offers ``from_dlpa
 from __future__ import annotations
 
 import sys
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import prod
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ Operand = tuple[Any, int, int, int]
 class Queue:
     """Where one call's work is done: a GPU, a stream of it, and the arrays that its sums go through.
 
-    Calls on one stream follow one another, so that these arrays serve all of them.
+    One host thread's calls on one stream follow one another, so that these arrays serve all of them.
     """
 
     def __init__(self, device: int, stream: Any) -> None:
@@ -50,13 +51,13 @@ class Queue:
 
 
 def width(row: int, *arrays: Any) -> int:
-    """Elements of one access: of 16 bytes where all arrays, and their rows of so many elements, are aligned to them, else one."""
+    """Elements of one access: 16 bytes where all arrays, and their rows of so many elements, are aligned to them, else one."""
     elements = ALIGNMENT // arrays[0].dtype.itemsize
     return 1 if row % elements or any(_backend.pointer(a) % ALIGNMENT for a in arrays) else elements
 
 
 @lru_cache(maxsize=64)
-def _queue(device: int, handle: int) -> Queue:
+def _queue(device: int, handle: int, thread: int) -> Queue:
     return Queue(device, _backend.stream_of(handle))
 
 
@@ -71,10 +72,11 @@ class Place:
         devices = set(where.values())
         if len(devices) > 1:
             raise _validate.scattered(owner, where)
-        (self.device,) = devices
-        assert self.device is not None
+        (device,) = devices
+        assert device is not None
+        self.device: int = device
         with _backend.on(self.device):
-            self.queue = _queue(self.device, _handle(arguments["input"]))
+            self.queue = _queue(self.device, _handle(arguments["input"]), get_ident())
         for value in list(arguments.values())[1:]:
             if not _is_number(value):
                 self._wait_for(value)
@@ -161,7 +163,7 @@ def _is_number(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | np.number | np.bool_)
 
 
-@cache
+@lru_cache(maxsize=256)
 def _constant(device: int | None, value: float, dtype: np.dtype) -> Any:
     return _backend.view(_backend.to_device(np.full(1, value, dtype)), ())
 
@@ -246,7 +248,7 @@ def fetched(array: Any) -> np.ndarray:
     shape = tuple(array.shape)
     if 0 in shape:
         return np.empty(shape, array.dtype)
-    queue = _queue(_backend.device_of(array), 0)
+    queue = _queue(_backend.device_of(array), 0, get_ident())
     flat = queue.empty((prod(shape),), array.dtype)
     copies.copy(queue, array, shape, flat)
     return _backend.to_host(flat).reshape(shape)

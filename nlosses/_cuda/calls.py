@@ -77,9 +77,7 @@ class Call:
 class Result:
     """Where the derivative with respect to `argument` is written: a fresh array, or the caller's `out` if that serves."""
 
-    def __init__(
-        self, call: Call, argument: Any, shape: tuple[int, ...], out: Any, may_be: Any, used: tuple[Any, ...]
-    ) -> None:
+    def __init__(self, call: Call, argument: Any, shape: tuple[int, ...], out: Any, may_be: Any, used: tuple[Any, ...]) -> None:
         self._call, self._argument, self._shape, self._out = call, argument, shape, out
         self._dtype = _arrays.result_dtype(argument)
         dtype = call.x.dtype

@@ -15,9 +15,10 @@ import numpy as np
 
 from .._cpu._jit import name_of
 from .._scalar import log1p, maximum, product
-from .._softmax import coefficient, gap, lifted, others, raised, slope, slope_at_peak, spread
-from ._backend import SIMULATED, Kernel, build, cuda, device, load, load16, store, store16
-from ._blocks import DENOMINATOR, GRID, TOTAL, WARP, block_sum, block_top, finish, threads_of, warp_sum, warp_top
+from .._softmax import coefficient, gap, lifted, others, raised, slope, slope_at_peak
+from ._backend import SIMULATED, Kernel, build, cuda, load, store
+from ._blocks import DENOMINATOR, GRID, TOTAL, WARP, finish, threads_of
+from ._positions import FINISH, OF_LOGITS, absent, fetch, flat, given, group_sum, group_top, put, slope_of, softmax, times
 from .arrays import width as width_of
 
 
@@ -42,133 +43,6 @@ if SIMULATED:  # few threads, and small problems that cross every limit
     LIMITS = dict.fromkeys(LIMITS, Limits(4, 8, (4, 8), ((64, 8),), (64, 4)))
 
 
-# --- over the threads that share a position ----------------------------------------------------------------------------------
-
-
-@device
-def group_sum(x, lanes, scratch):
-    if lanes == 1:
-        return x
-    if lanes == WARP:
-        return warp_sum(x)
-    return block_sum(x, scratch, lanes)
-
-
-@device
-def group_top(x, lanes, scratch):
-    T = type(x)
-    if lanes == 1:
-        return x
-    if lanes == WARP:
-        return warp_top(x)
-    return T(block_top(np.float64(x), scratch, lanes))
-
-
-@device
-def fetch(buffer, vectors, data, origin, step, start, stride, width, classes):
-    """A thread's elements of a position whose class j stands at ``origin + j * step``.
-
-    They come in runs of `width` classes, from `start`, `start + stride`, ... on; rows hold whole runs.
-    """
-    for v in range(vectors):
-        j = start + v * stride
-        if j < classes:
-            if width > 1:
-                load16(buffer, v * width, data, origin + j)
-            else:
-                buffer[v] = load(data, origin + j * step)
-
-
-@device
-def put(buffer, vectors, data, origin, step, start, stride, width, classes):
-    """The inverse of `fetch`."""
-    for v in range(vectors):
-        j = start + v * stride
-        if j < classes:
-            if width > 1:
-                store16(data, origin + j, buffer, v * width)
-            else:
-                store(data, origin + j * step, buffer[v])
-
-
-# --- what may be absent ------------------------------------------------------------------------------------------------------
-
-
-@device
-def given(x):
-    return x
-
-
-@device
-def absent(x):
-    return None
-
-
-@device
-def times(k, c):
-    return None if c is None else k * c
-
-
-@device
-def flat(u):
-    """The curvature of a loss that is linear in u."""
-    return None
-
-
-# --- what is made of an element, once the sums are known ---------------------------------------------------------------------
-# `x` is the logit or, where a mode does not need that, exp(x - m); own, S and R are as in `nlosses._softmax`.
-
-
-def slope_of(e, t, w, is_label, r, S, own, keep, even):
-    """du/dx, without the care for the maximum that a gradient needs."""
-    T = type(e)
-    q = coefficient(w, t, keep, even) + (T(own) if is_label else T(0))
-    return slope(T(S), q, e * r)
-
-
-def grad(e, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
-    T = type(e)
-    factor = T(k * S) * r
-    usual = factor * e if even is None else slope(factor, T(k) * coefficient(w, t, keep, even), e)
-    g = at_label if is_label else usual
-    at_top = (s < T(1)) & (e == T(1))
-    return at_peak if at_top and (is_label or even is not None) else g
-
-
-def hessian(e, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
-    T = type(e)
-    h = T(k * S) * spread(e, s, r)
-    if k2 is None:
-        return h
-    g = slope_of(e, t, w, is_label, r, S, own, keep, even)
-    return h + T(k2) * (g * g)
-
-
-def hvp(e, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
-    T = type(e)
-    h = T(k * S) * (e * r) * (v - T(dot))
-    if k2 is None:
-        return h
-    return h + T(k2 * along) * slope_of(e, t, w, is_label, r, S, own, keep, even)
-
-
-def target_grad(x, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
-    T = type(x)
-    return T(k) * keep * product(w, gap(x, m) + rest)
-
-
-def softmax(e, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
-    return e * r
-
-
-def log_softmax(x, t, w, v, is_label, m, s, r, rest, S, own, keep, even, k, k2, at_label, at_peak, dot, along):
-    return -(gap(x, m) + rest)
-
-
-FINISH = {f.__name__: f for f in (grad, hessian, hvp, target_grad, softmax, log_softmax)}
-OF_LOGITS = ("target_grad", "log_softmax")
-
-
 # --- the kernel --------------------------------------------------------------------------------------------------------------
 
 
@@ -184,8 +58,24 @@ def make(
     pitch = fixed | 1
 
     def kernel(
-        x, labels, probabilities, weight, vector, upstream, classes, inner, positions, keep, even, ignored, scale, values,
-        out, partial, counter, results,
+        x,
+        labels,
+        probabilities,
+        weight,
+        vector,
+        upstream,
+        classes,
+        inner,
+        positions,
+        keep,
+        even,
+        ignored,
+        scale,
+        values,
+        out,
+        partial,
+        counter,
+        results,
     ):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         T = x.dtype.type
@@ -476,77 +366,4 @@ def run(
     queue.launch(
         compiled, min(max(-(-positions // groups), 1), GRID), x, *arrays, classes, inner, positions, np.float64(keep),
         np.float64(0.0 if even is None else even), ignored, np.float64(scale), *results, *queue.summing,
-    )  # fmt: skip
-
-
-# --- log-probabilities: only the label's own element counts, and only there is a gradient ---------------------------------------
-
-
-def make_gather(
-    point, second, bent, unsigned, weighted, upstreamed, normalised, with_vector, with_values, with_out, threads, warps, stamp
-):
-    def kernel(
-        x, labels, weight, vector, upstream, classes, inner, positions, ignored, scale, values, out, partial, counter, results
-    ):
-        stamp  # noqa: B018
-        T = x.dtype.type
-        scratch = cuda.shared.array(warps, np.float64)
-        last = cuda.shared.array(1, np.bool_)
-        c = scale / results[DENOMINATOR] if normalised else scale
-        total = 0.0
-        bad = 0.0
-        start = np.int64(cuda.blockIdx.x) * threads + np.int64(cuda.threadIdx.x)
-        for p in range(start, positions, np.int64(cuda.gridDim.x) * threads):
-            y = np.int64(load(labels, p))
-            if unsigned and y < 0:
-                y = classes
-            value = 0.0
-            if y != ignored:
-                if y < 0 or y >= classes:
-                    bad += 1.0
-                else:
-                    i = (p // inner * classes + y) * inner + p % inner
-                    own = np.float64(load(weight, y) if weighted else T(1))
-                    u = product(own, -np.float64(load(x, i)))
-                    value, d = point(u)
-                    if with_out:
-                        derivative = own * own * second(u) if bent else -own * d
-                        up = np.float64(load(upstream, p)) if upstreamed else 1.0
-                        g = T(product(up, derivative * c))
-                        store(out, i, g * load(vector, i) if with_vector else g)
-            total += value
-            if with_values:
-                store(values, p, T(value))
-        finish(total, bad, TOTAL, scratch, last, threads, partial, counter, results)
-
-    return kernel
-
-
-@cache
-def _gather(point: Any, curvature: Any, *flags: bool) -> Kernel:
-    names = ("unsigned", "weighted", "upstreamed", "normalised", "with_vector", "with_values", "with_out")
-    threads = threads_of(256)
-    cells = {
-        "point": point, "second": curvature or point, "bent": curvature is not None, **dict(zip(names, flags, strict=True)),
-        "threads": threads, "warps": threads // WARP,
-    }  # fmt: skip
-    parts = [name_of(point), "gather", *(name for name, flag in cells.items() if flag is True)]
-    return build(make_gather, "_".join(parts), cells, threads)
-
-
-def gather(
-    queue: Any, point: Any, curvature: Any, x: Any, layout: tuple[int, int], labels: Any, weight: Any, vector: Any,
-    upstream: Any, ignored: int, scale: float, normalised: bool, values: Any, out: Any,
-) -> None:  # fmt: skip
-    """As `run`, for log-probabilities; `out` must hold zeros.  With `curvature`, `out` is the diagonal of the Hessian."""
-    threads = threads_of(256)
-    unsigned = labels.dtype.kind == "u"
-    flags = (unsigned, *(a is not None for a in (weight, upstream)), normalised)
-    flags += tuple(a is not None for a in (vector, values, out))
-    arrays = [x if a is None else a for a in (weight, vector, upstream)]
-    results = [x if a is None else a for a in (values, out)]
-    n = labels.size
-    queue.launch(
-        _gather(point, curvature, *flags), min(max(-(-n // threads), 1), GRID), x, labels, *arrays, *layout, n, ignored,
-        np.float64(scale), *results, *queue.summing,
     )  # fmt: skip

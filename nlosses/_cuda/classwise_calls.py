@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _arrays, _validate
 from .._spec import Spec
-from . import arrays, classwise, copies, sums
+from . import arrays, classwise, copies, gather, sums
 from .calls import Call, Result
 
 
@@ -116,14 +116,12 @@ class Problem(Call):
             self.refuse_bad()
         return self.value_of(values, _arrays.value_dtype(self.input, self.target)) if with_value else None
 
-    def _gather(
-        self, mode: str, upstream: Any, scale: float, normalised: bool, vector: Any, values: Any, out: Any
-    ) -> None:
+    def _gather(self, mode: str, upstream: Any, scale: float, normalised: bool, vector: Any, values: Any, out: Any) -> None:
         second = mode in ("hessian", "hvp")
         curvature = self.spec.math.curvature if second else None
         if out is not None:
             copies.fill(self.queue, out, 0.0)
-        classwise.gather(
+        gather.run(
             self.queue, self.spec.math.point, curvature, self.x, self.layout, self.t, self.weight, vector, upstream,
             self.ignored, scale, normalised, values, None if second and curvature is None else out,
         )  # fmt: skip

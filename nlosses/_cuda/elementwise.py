@@ -33,8 +33,28 @@ def make(
     checked = domains is not None
 
     def kernel(
-        x, t, n, p, p_inner, p_period, r, r_inner, r_period, weight, w_inner, w_period, upstream, u_inner, u_period, vector,
-        scale, values, out, partial, counter, results,
+        x,
+        t,
+        n,
+        p,
+        p_inner,
+        p_period,
+        r,
+        r_inner,
+        r_period,
+        weight,
+        w_inner,
+        w_period,
+        upstream,
+        u_inner,
+        u_period,
+        vector,
+        scale,
+        values,
+        out,
+        partial,
+        counter,
+        results,
     ):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         T = x.dtype.type
@@ -70,7 +90,6 @@ def make(
             else:
                 for e in range(elements):
                     i = base + (e // width * threads + thread) * width + e % width
-                    inside = np.int64(1) if i < n else np.int64(0)
                     i = i if i < n else n - 1
                     xs[e] = load(x, i)
                     ts[e] = load(t, i)

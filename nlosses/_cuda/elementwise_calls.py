@@ -30,9 +30,7 @@ class Problem(Call):
         if self.weight is not None and spec.mean_of_weights:
             _validate.matching_weight(spec.name, place.real("weight", options["weight"]), tuple(self.input.shape))
         self.parameters = tuple(None if options[p] is None else self._operand(p, options[p]) for p in spec.parameters)
-        self.domains = (
-            (spec.input.low, spec.input.high, spec.target.low, spec.target.high) if spec.checks_domains else None
-        )
+        self.domains = (spec.input.low, spec.input.high, spec.target.low, spec.target.high) if spec.checks_domains else None
         self._set_denominator(options["reduction"])
 
     def _operand(self, name: str, value: Any) -> arrays.Operand:
