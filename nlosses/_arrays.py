@@ -14,14 +14,32 @@ Order = Literal["C", "F"]
 F4 = np.dtype(np.float32)
 F8 = np.dtype(np.float64)
 I8 = np.dtype(np.int64)
+#: DLPack's numbers of device memory and of managed memory.
+CUDA_DEVICES = (2, 13)
+
+
+def on_device(value: Any) -> bool:
+    """Whether `value` is an array in the memory of a CUDA device, of whatever library."""
+    kind = type(value)
+    if hasattr(kind, "__cuda_ndarray__"):  # Numba's own; in its simulator they have nothing else
+        return True
+    if hasattr(kind, "__dlpack_device__"):
+        return int(value.__dlpack_device__()[0]) in CUDA_DEVICES
+    return hasattr(value, "__cuda_array_interface__")
 
 
 def real(name: str, value: Any) -> np.ndarray:
     """`value` as an array of real numbers."""
-    array = value if type(value) is np.ndarray else np.asarray(value)
+    array = value if type(value) is np.ndarray else _host(name, value)
     if array.dtype is not F4 and array.dtype is not F8 and array.dtype.kind not in "fiub":
         raise _validate.not_real(name, array)
     return array
+
+
+def _host(name: str, value: Any) -> np.ndarray:
+    if on_device(value):
+        raise _validate.elsewhere(name)
+    return np.asarray(value)
 
 
 def compute_dtype(*arrays: np.ndarray) -> np.dtype:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec
 
+from numpy import ndarray
+
 from . import _spec, _validate
+from ._arrays import on_device
 from ._spec import Scalar, Spec
 
 P = ParamSpec("P")
@@ -78,7 +81,7 @@ class Loss(Generic[P]):
     ) -> Any:
         """The gradient alone."""
         problem = self._problem(input, target, args, kwargs)
-        return self._gradients(problem, argnums, grad_output, out)[1]
+        return self._gradients(problem, argnums, grad_output, out, with_value=False)[1]
 
     def hessian_diag(self, input: Any, target: Any, *args: Any, grad_output: Any = None, out: Any = None, **kwargs: Any) -> Any:
         """Diagonal of the Hessian with respect to the input, of the input's shape.
@@ -109,6 +112,12 @@ class Loss(Generic[P]):
         return (*args, *(kwargs.pop(name) for name in names[len(args) :]))
 
     def _problem(self, input: Any, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        if type(input) is not ndarray or type(target) is not ndarray:
+            if on_device(input) or on_device(target):
+                from importlib import import_module
+
+                options = _validate.bind(self.spec, self._defaults, args, kwargs)
+                return import_module(f"._cuda.{self.spec.family}_calls", __package__).Problem(self.spec, input, target, options)
         if self._problem_class is None:  # the first call loads Numba; importing the package does not
             from importlib import import_module
 
@@ -116,15 +125,17 @@ class Loss(Generic[P]):
         options = _validate.bind(self.spec, self._defaults, args, kwargs) if args or kwargs else self._defaults
         return self._problem_class(self.spec, input, target, options)
 
-    def _gradients(self, problem: Any, argnums: Any, grad_output: Any, out: Any) -> tuple[Any, Any]:
-        """The gradients that `argnums` asks for, and the value if it came along with that of the input."""
+    def _gradients(
+        self, problem: Any, argnums: Any, grad_output: Any, out: Any, with_value: bool = True
+    ) -> tuple[Any, Any]:
+        """The gradients that `argnums` asks for, and the value if it is wanted and came along with that of the input."""
         wrt, outs = self._several(argnums, out)
         for k, o in zip(wrt, outs, strict=True):  # before anything is written
             problem.check(k, o)
         value, grads = None, []
         for k, o in zip(wrt, outs, strict=True):
             direct = o if len(wrt) == 1 else None  # one result must not overwrite what the next is computed from
-            if k == 0:
+            if k == 0 and with_value:
                 value, g = problem.value_and_grad(grad_output, direct)
             else:
                 g = problem.grad(k, grad_output, direct)

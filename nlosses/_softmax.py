@@ -10,7 +10,7 @@ A loss of the family is a function of ``u = sum_j q_j (-log p_j)``, with coeffic
 
 from __future__ import annotations
 
-from ._scalar import exp_below, exp_moderate
+from ._scalar import exp_below, exp_moderate, product
 
 
 def lifted(x, m, scale):
@@ -33,6 +33,17 @@ def others(s, n, m):
     Several infinite logits, or none that is not -inf, leave the probabilities undefined: NaN.
     """
     return s + (n - 1) + (m - m if n > 1 else s - s)
+
+
+def raised(s, n, u, S, R, m, top):
+    """The sums over some classes, whose maximum is m, as they are beside classes with the maximum `top` >= m.
+
+    The sums are those of exp(x - m) below the maximum, the number at the maximum, of q (m - x), of q, and of q below it.
+    """
+    if m == top:
+        return s, n, u, S, R
+    T = type(s)
+    return (s + n) * lifted(T(m), T(top)), T(0), u + product(S, gap(T(m), T(top))), S, S
 
 
 def coefficient(w, t, keep, even):

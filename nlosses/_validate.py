@@ -19,13 +19,25 @@ def shown(value: Any, limit: int = 80) -> str:
 
 def described(value: Any) -> str:
     """What an argument is, in a few words: type, and for arrays shape and dtype."""
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) or hasattr(type(value), "__cuda_ndarray__"):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"{shown(value)} ({type(value).__name__})"
 
 
 def not_real(name: str, array: np.ndarray) -> TypeError:
     return TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+
+
+def elsewhere(name: str) -> TypeError:
+    return TypeError(
+        f"{name} is on a CUDA device, where other arguments are in host memory or what was called works on NumPy arrays "
+        "alone; all arrays must be on one side, and nothing is copied from one to the other by itself"
+    )
+
+
+def scattered(owner: str, where: Mapping[str, int | None]) -> TypeError:
+    places = [f"{name} {'in host memory' if k is None else f'on CUDA device {k}'}" for name, k in where.items()]
+    return TypeError(f"{owner}: all arrays must be in one place, and none is copied by itself, got {', '.join(places)}")
 
 
 # --- options -------------------------------------------------------------------------------------------------------

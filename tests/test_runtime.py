@@ -528,7 +528,7 @@ def test_compiler_flags_stand_in_one_file():
     allowed = {"_cpu/_jit.py": None, "_cpu/_scalar.py": {"fastmath", "error_model", "forceinline"}}
     for file in PACKAGE.rglob("*.py"):
         name = file.relative_to(PACKAGE).as_posix()
-        if file.name != "_jit.py":
+        if name not in ("_cpu/_jit.py", "_cuda/_device.py"):  # one for each target
             assert set(flags.findall(file.read_text())) <= allowed.get(name, set()), name
 
 

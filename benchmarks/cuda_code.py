@@ -1,0 +1,308 @@
+"""Machine code of the CUDA kernels, inspected without a GPU: ``python -m benchmarks.cuda_code``.
+
+Compiles the kernels for compute capability 9.0 as they would be compiled at run time, and reads from the result: registers,
+stack (which is where spilled registers and local arrays would be), 16-byte accesses, and the bytes that a thread moves for
+each element.  Needs numba-cuda and cuobjdump: ``pip install -e '.[cuda]' 'cuda-toolkit[cuobjdump,nvdisasm]==13.*'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TARGET = (9, 0)
+RESULTS = Path(__file__).parent / "results"
+DTYPES = {"float32": np.float32, "float64": np.float64}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A kernel to look at, and what it is to do."""
+
+    what: str
+    dtype: str
+    kernel: Any
+    signature: Any
+    elements: int  #: that a thread takes at a time
+    loads: int  #: arrays that are read, 16 bytes at a time, element for element
+    stores: int  #: and written
+    vectors: bool  #: whether accesses of 16 bytes are planned
+    exact: bool = True  #: whether every array is needed: some derivatives leave the input or the target out
+    overhead: int = 130  #: float64 instructions for the sums over rows, blocks and the grid
+
+
+@dataclass(frozen=True)
+class Code:
+    """What the machine code of a kernel has."""
+
+    what: str
+    dtype: str
+    registers: int
+    stack: int
+    local: int
+    shared: int
+    load16: int
+    store16: int
+    spills: int
+    wide: int  #: arithmetic instructions in float64
+    instructions: int
+    bytes_planned: float
+    bytes_found: float | None
+
+
+def missing() -> str | None:
+    """What keeps the machine code from being looked at, if anything."""
+    if util.find_spec("numba_cuda") is None:
+        return "numba-cuda is not installed"
+    if tuple(map(int, np.__version__.split(".")[:2])) >= (2, 5):
+        return f"numba-cuda does not compile with NumPy {np.__version__}"
+    from numba import config
+
+    if config.ENABLE_CUDASIM:
+        return "the simulator is on"
+    return None if cuobjdump() else "cuobjdump is not installed"
+
+
+def cuobjdump() -> str | None:
+    """The program that reads machine code: in the path, or among the installed packages."""
+    found = shutil.which("cuobjdump")
+    if found:
+        return found
+    spec = util.find_spec("nvidia")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        for file in Path(folder).glob("*/bin/cuobjdump*"):
+            return str(file)
+    return None
+
+
+# --- what there is ------------------------------------------------------------------------------------------------------
+
+
+def array(dtype: Any) -> Any:
+    from numba import from_dtype, types
+
+    return types.Array(from_dtype(np.dtype(dtype)), 1, "C")
+
+
+def elementwise() -> Iterator[Subject]:
+    """Each elementwise loss: its value, value and gradient, and further derivatives, plain and with weights."""
+    from numba import types
+
+    import nlosses as nl
+    from nlosses._cuda import elementwise as driver
+    from nlosses._cuda._blocks import ABSENT, FULL, REPEATED
+
+    i8, f8 = types.int64, types.float64
+    for name, loss in nl.LOSSES.items():
+        spec = loss.spec
+        if spec.family != "elementwise":
+            continue
+        bounds = (spec.input.low, spec.input.high, spec.target.low, spec.target.high) if spec.checks_domains else None
+        for dtype, T in DTYPES.items():
+            a = array(T)
+            operand = (a, i8, i8)
+            results = (array(np.float64), array(np.uint32), array(np.float64))
+            signature = types.void(a, a, i8, *operand, *operand, *operand, *operand, a, f8, a, a, *results)
+            width = 16 // np.dtype(T).itemsize
+            taken = len(spec.parameters)
+
+            def subject(
+                what: str, function: Any, first: bool, kinds: tuple[int, ...], reduced: bool, out: bool, loads: int,
+                name: str = name, dtype: str = dtype, signature: Any = signature, width: int = width, bounds: Any = bounds,
+                taken: int = taken,
+            ) -> Subject:  # fmt: skip
+                kernel = driver._kernel(
+                    function, first, (taken, ABSENT, ABSENT, *kinds), width, bounds, reduced, False, False, out
+                )
+                return Subject(
+                    f"{name}: {what}", dtype, kernel, signature, width * driver.VECTORS, loads, int(out), True, reduced,
+                    80 if reduced or bounds else 0,
+                )  # fmt: skip
+
+            none = (ABSENT, ABSENT, ABSENT)
+            yield subject("value", spec.math.point, True, none, True, False, 2)
+            yield subject("value and gradient", spec.math.point, True, none, True, True, 2)
+            if T is np.float32:
+                yield subject("gradient, weights, upstream", spec.math.point, True, (FULL, FULL, ABSENT), False, True, 4)
+                yield subject(
+                    "value and gradient, weights repeated", spec.math.point, True, (REPEATED, ABSENT, ABSENT), True, True, 2
+                )
+                yield subject("gradient of the target", spec.math.target_slope, False, none, False, True, 2)
+                yield subject("second derivative", spec.math.curvature, False, none, False, True, 2)
+
+
+#: Classes and inner axes: one case for each driver.
+LAYOUTS = ((10, 1), (32, 1), (100, 1), (128, 1), (256, 1), (512, 1), (1000, 1), (2048, 1), (8192, 1), (16384, 1), (32768, 1),
+           (128256, 1), (1001, 1), (10, 4096), (21, 4096), (64, 4096), (150, 4096))  # fmt: skip
+
+
+def classwise() -> Iterator[Subject]:
+    """Cross entropy on each driver: value, value and gradient, with smoothing, with probabilities."""
+    from numba import types
+
+    import nlosses as nl
+    from nlosses._cuda import classwise as driver
+
+    i8, f8 = types.int64, types.float64
+    point = nl.cross_entropy.spec.math.point
+    for classes, inner in LAYOUTS:
+        for dtype, T in DTYPES.items():
+            a, labels = array(T), array(np.int64)
+            results = (array(np.float64), array(np.uint32), array(np.float64))
+
+            def subject(
+                what: str, mode: str, labelled: bool, smooth: bool, classes: int = classes, inner: int = inner,
+                dtype: str = dtype, itemsize: int = np.dtype(T).itemsize, a: Any = a, labels: Any = labels,
+                results: Any = results,
+            ) -> Subject:  # fmt: skip
+                plan = driver.plan(classes, inner, itemsize, smooth)
+                width = 16 // itemsize if plan.lanes > 1 and classes % (16 // itemsize) == 0 else 1
+                kernel = driver.kernel(
+                    point, None, mode, plan, width, labelled, False, not labelled, smooth, False, False, labelled,
+                    True, False,
+                )  # fmt: skip
+                signature = types.void(a, labels if labelled else a, a, a, a, a, i8, i8, i8, f8, f8, i8, f8, a, a, *results)
+                where = f"{classes} classes" + (" on inner axes" if inner > 1 else "")
+                passes = 1 if plan.single or mode == "value" else 2
+                return Subject(
+                    f"cross_entropy, {where}: {what}", dtype, kernel, signature, plan.elements,
+                    passes * (1 if labelled else 2), int(mode != "value"), width > 1, True, 512,
+                )  # fmt: skip
+
+            yield subject("value and gradient", "grad", True, False)
+            if T is np.float32:
+                yield subject("value", "value", True, False)
+                yield subject("value and gradient, smoothing", "grad", True, True)
+                yield subject("value and gradient, probabilities", "grad", False, True)
+
+
+def subjects() -> Iterator[Subject]:
+    yield from elementwise()
+    yield from classwise()
+
+
+# --- what comes out -----------------------------------------------------------------------------------------------------
+
+
+def cubin(subject: Subject) -> bytes:
+    """Machine code as it would be at run time: through link-time optimisation."""
+    import numba.cuda.dispatcher as dispatcher
+    from numba.cuda import compiler
+
+    class Device:
+        compute_capability = TARGET
+
+    before = dispatcher.get_current_device
+    dispatcher.get_current_device = Device  # numba-cuda asks the GPU that is not there, even where it is told the target
+    try:
+        library, _ = compiler._compile_pyfunc_with_fixup(
+            subject.kernel.function, subject.signature, device=False, cc=(*TARGET, "a"), lto=True, abi="numba",
+            launch_bounds=subject.kernel.bounds,
+        )  # fmt: skip
+    finally:
+        dispatcher.get_current_device = before
+    library._lto = True  # as the dispatcher sets it
+    code = library.get_cubin(cc=(*TARGET, "a"))
+    return code.code if hasattr(code, "code") else bytes(code)
+
+
+USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[0-9T]+ )?([A-Z0-9_.]+)", re.MULTILINE)
+WIDE = ("DADD", "DMUL", "DFMA", "DSETP", "DMNMX")
+
+
+def inspected(subject: Subject) -> Code:
+    program = cuobjdump()
+    assert program is not None
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "kernel.cubin")
+        file.write_bytes(cubin(subject))
+        beside = {"PATH": f"{Path(program).parent}:/usr/bin:/bin"}
+
+        def asked(option: str) -> str:
+            return subprocess.run([program, option, str(file)], env=beside, capture_output=True, text=True, check=True).stdout
+
+        usage = [tuple(map(int, found)) for found in USAGE.findall(asked("--dump-resource-usage"))]
+        counted = Counter(INSTRUCTION.findall(asked("--dump-sass")))
+    registers, stack, shared, local = (max(column) for column in zip(*usage, strict=True))
+    itemsize = np.dtype(DTYPES[subject.dtype]).itemsize
+    load16, store16 = (
+        sum(n for op, n in counted.items() if op.startswith(f"{kind}.E") and ".128" in op) for kind in ("LDG", "STG")
+    )
+    found = 16 * (load16 + store16) / subject.elements if subject.vectors else None
+    return Code(
+        subject.what, subject.dtype, registers, stack, local, shared, load16, store16,
+        sum(n for op, n in counted.items() if op.startswith(("LDL", "STL"))),
+        sum(n for op, n in counted.items() if op.startswith(WIDE)), sum(counted.values()),
+        itemsize * (subject.loads + subject.stores), found,
+    )  # fmt: skip
+
+
+COLUMNS = {
+    "registers": "registers", "stack": "stack", "spills": "spills", "load16": "16-byte loads", "store16": "stores",
+    "wide": "float64", "instructions": "instructions", "bytes_planned": "bytes/element planned", "bytes_found": "found",
+}  # fmt: skip
+
+
+def table(codes: list[Code]) -> str:
+    head = ["kernel", "dtype", *COLUMNS.values()]
+    rows = [head, ["---"] * len(head)]
+    for code in codes:
+        cells = [getattr(code, field) for field in COLUMNS]
+        rows.append([code.what, code.dtype, *("" if c is None else f"{c:g}" for c in cells)])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def versions() -> dict[str, str]:
+    names = ("numba", "numba-cuda", "numpy", "llvmlite", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-cuobjdump")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda_code", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="kernels whose description contains this; nothing is saved then")
+    options = parser.parse_args(arguments)
+    reason = missing()
+    if reason:
+        print(f"cuda_code: {reason}", file=sys.stderr)
+        return 2
+    codes = []
+    for subject in subjects():
+        if options.only in subject.what:
+            codes.append(inspected(subject))
+            print(
+                f"{codes[-1].registers:4} registers, stack {codes[-1].stack}  {subject.what} {subject.dtype}", file=sys.stderr
+            )
+    text = table(codes)
+    print(text)
+    if not options.only:
+        RESULTS.mkdir(exist_ok=True)
+        facts = {"target": f"sm_{TARGET[0]}{TARGET[1]}a", "versions": versions(), "kernels": [asdict(c) for c in codes]}
+        (RESULTS / "cuda_code.json").write_text(json.dumps(facts, indent=1) + "\n")
+        lines = [f"{name} {version}" for name, version in facts["versions"].items()]
+        made = f"Made by `python -m benchmarks.cuda_code` without a GPU, for {facts['target']}, with {', '.join(lines)}."
+        (RESULTS / "cuda_code.md").write_text(f"# Machine code of the CUDA kernels\n\n{made}\n\n{text}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

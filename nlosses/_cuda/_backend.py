@@ -1,0 +1,82 @@
+"""The one door to the CUDA toolchain: whatever else stands in this package takes `cuda`, kernels and memory from here.
+
+On a machine with a GPU it is numba-cuda, in `_device`; its successor would be a second module like that. With
+``NUMBA_ENABLE_CUDASIM=1`` it is Numba's simulator, in `_simulator`, for tests without a GPU.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from numba import config
+
+#: Whether kernels are run by Python, thread by thread, instead of a GPU.
+SIMULATED = bool(getattr(config, "ENABLE_CUDASIM", 0))
+
+if TYPE_CHECKING or not SIMULATED:
+    from ._device import (
+        Kernel,
+        build,
+        cuda,
+        device,
+        device_of,
+        empty,
+        from_pointer,
+        load,
+        load16,
+        on,
+        pointer,
+        primitive,
+        require,
+        store,
+        store16,
+        stream_of,
+        to_device,
+        to_host,
+        view,
+    )
+else:
+    from ._simulator import (
+        Kernel,
+        build,
+        cuda,
+        device,
+        device_of,
+        empty,
+        from_pointer,
+        load,
+        load16,
+        on,
+        pointer,
+        primitive,
+        require,
+        store,
+        store16,
+        stream_of,
+        to_device,
+        to_host,
+        view,
+    )
+
+__all__ = [
+    "SIMULATED",
+    "Kernel",
+    "build",
+    "cuda",
+    "device",
+    "device_of",
+    "empty",
+    "from_pointer",
+    "load",
+    "load16",
+    "on",
+    "pointer",
+    "primitive",
+    "require",
+    "store",
+    "store16",
+    "stream_of",
+    "to_device",
+    "to_host",
+    "view",
+]

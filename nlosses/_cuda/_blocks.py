@@ -1,0 +1,131 @@
+"""What the kernels share: operands that are broadcast without being copied, and sums that come out the same every time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._scalar import maximum
+from . import _scalar  # noqa: F401  gives the primitives their implementations
+from ._backend import SIMULATED, cuda, device, load, load16
+
+WARP = 32
+EVERY_LANE = 0xFFFFFFFF
+
+#: Blocks of a grid at the most: a number that suits all GPUs, so that sums do not depend on which one it is.
+GRID = 1024
+
+# Where an operand's element for position i stands.
+ABSENT, FULL, SINGLE, REPEATED = range(4)
+
+
+def threads_of(wanted: int) -> int:
+    """Threads of a block: two warps are all that the simulator has the time for."""
+    return min(wanted, 2 * WARP) if SIMULATED else wanted
+
+
+# Places in the array of results.
+TOTAL, DENOMINATOR, BAD = range(3)
+RESULTS = 4
+
+
+@device
+def stage(buffer, k, data, inner, period, kind, i, count):
+    """Elements i to i + count of an operand to `buffer`, from k on."""
+    for n in range(count):
+        if kind == FULL:
+            buffer[k + n] = load(data, i + n)
+        elif kind == SINGLE:
+            buffer[k + n] = load(data, 0)
+        else:
+            buffer[k + n] = load(data, (i + n) // inner % period)
+
+
+@device
+def stage16(buffer, k, data, inner, period, kind, i, width):
+    """As `stage`, for the `width` elements of an aligned 16-byte access."""
+    if kind == FULL:
+        load16(buffer, k, data, i)
+    else:
+        stage(buffer, k, data, inner, period, kind, i, width)
+
+
+# --- within a warp or a block --------------------------------------------------------------------------------------------
+
+
+@device
+def warp_sum(x):
+    for lanes in (16, 8, 4, 2, 1):
+        x += cuda.shfl_xor_sync(EVERY_LANE, x, lanes)
+    return x
+
+
+@device
+def warp_top(x):
+    for lanes in (16, 8, 4, 2, 1):
+        x = maximum(x, cuda.shfl_xor_sync(EVERY_LANE, x, lanes))
+    return x
+
+
+@device
+def block_sum(x, scratch, threads):
+    """Sum over the threads of a block, which all of them get; `scratch` is a shared array with an element for each warp."""
+    x = warp_sum(x)
+    thread = cuda.threadIdx.x
+    cuda.syncthreads()  # nobody reads the last sum any more
+    if thread % WARP == 0:
+        scratch[thread // WARP] = x
+    cuda.syncthreads()
+    total = scratch[0]
+    for k in range(1, threads // WARP):
+        total += scratch[k]
+    return total
+
+
+@device
+def block_top(x, scratch, threads):
+    """As `block_sum`, the largest."""
+    x = warp_top(x)
+    thread = cuda.threadIdx.x
+    cuda.syncthreads()
+    if thread % WARP == 0:
+        scratch[thread // WARP] = x
+    cuda.syncthreads()
+    top = scratch[0]
+    for k in range(1, threads // WARP):
+        top = maximum(top, scratch[k])
+    return top
+
+
+# --- over the grid -------------------------------------------------------------------------------------------------------
+
+
+@device
+def finish(total, bad, place, scratch, last, threads, partial, counter, results):
+    """Sum `total` over all threads of the grid into ``results[place]``, and `bad` into ``results[BAD]``.
+
+    Every block leaves its part; the one that is last adds them up, in the order of the blocks, whichever it is. The counter
+    is back at 0 then.
+    """
+    thread = cuda.threadIdx.x
+    block = cuda.blockIdx.x
+    blocks = cuda.gridDim.x
+    total = block_sum(total, scratch, threads)
+    bad = block_sum(bad, scratch, threads)
+    if thread == 0:
+        partial[block] = total
+        partial[blocks + block] = bad
+        cuda.threadfence()
+        last[0] = np.int64(cuda.atomic.inc(counter, 0, blocks - 1)) == blocks - 1
+    cuda.syncthreads()
+    if last[0]:
+        cuda.threadfence()
+        total = 0.0
+        bad = 0.0
+        for k in range(thread, blocks, threads):
+            total += cuda.atomic.add(partial, k, 0.0)  # from where the other blocks wrote it, not from a stale cache
+            bad += cuda.atomic.add(partial, blocks + k, 0.0)
+        total = block_sum(total, scratch, threads)
+        bad = block_sum(bad, scratch, threads)
+        if thread == 0:
+            results[place] = total
+            results[BAD] = bad

@@ -1,0 +1,320 @@
+"""Numba's simulator as a backend: every CUDA thread is a Python thread, which meets the others of its block at barriers.
+
+Numba's own launcher polls its threads, has no shuffles and forgives much. This one runs one thread at a time, up to its next
+barrier, in an order that is reversed in every second block, so that a missing barrier shows. It forgets shared memory from
+block to block, poisons local arrays, and does not let a negative index count from the end. A thread that misses a barrier is
+an error.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types as python
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numba import cuda as _simulated
+from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+from numba.cuda.simulator.kernelapi import FakeCUDAModule
+
+from .._cpu._jit import reachable
+
+WARP = 32
+VERSION = "simulator"
+
+
+def require() -> None:
+    """Raise if there is no GPU to work on; the simulator needs none."""
+
+
+# --- one block -----------------------------------------------------------------------------------------------------------
+
+
+class _Shared:
+    """Shared arrays, one for each line that asks for one."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[Any, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def array(self, shape: Any, dtype: Any) -> np.ndarray:
+        caller = sys._getframe(1)
+        with self._lock:
+            return self._arrays.setdefault((caller.f_code, caller.f_lineno), poisoned(shape, dtype))
+
+
+class _Local:
+    def array(self, shape: Any, dtype: Any) -> np.ndarray:
+        return poisoned(shape, dtype)
+
+
+def poisoned(shape: Any, dtype: Any) -> np.ndarray:
+    dtype = np.dtype(dtype)
+    fill = np.nan if dtype.kind == "f" else np.iinfo(dtype).min if dtype.kind in "iu" else 1
+    return np.full(shape, fill, dtype).view(Memory)
+
+
+class Memory(np.ndarray):
+    """An array whose indices do not wrap around."""
+
+    def __getitem__(self, i: Any) -> Any:
+        _inside(i)
+        return super().__getitem__(i)
+
+    def __setitem__(self, i: Any, value: Any) -> None:
+        _inside(i)
+        super().__setitem__(i, value)
+
+
+def _inside(i: Any) -> None:
+    if i.__class__ is tuple:
+        for k in i:
+            _inside(k)
+    elif i < 0:
+        raise IndexError(f"negative index {i}")
+
+
+class _Barrier:
+    def __init__(self, parties: int) -> None:
+        self.parties = parties
+        self.waiting: list[_Thread] = []
+
+
+class _Block(FakeCUDAModule):
+    """What kernels of one block see as ``cuda``, and whose turn it is."""
+
+    def __init__(self, run: Callable[[], None], grid: int, block: int, size: int) -> None:
+        super().__init__((grid, 1, 1), (size, 1, 1), 0)
+        self._shared = _Shared()
+        self._local = _Local()
+        self.barrier = _Barrier(size)
+        self.warps = [_Barrier(min(WARP, size)) for _ in range(-(-size // WARP))]
+        self.exchanged: list[list[Any]] = [[None] * size, [None] * size]
+        self.threads = [_Thread(run, self, block, k) for k in range(size)]
+        self.ready = deque(self.threads[::-1] if block % 2 else self.threads)
+        self.error: tuple[int, BaseException] | None = None
+        self.finished = threading.Semaphore(0)
+
+    def run(self) -> None:
+        for thread in self.threads:
+            thread.start()
+        self.hand_over()
+        for _ in self.threads:
+            self.finished.acquire()
+        for thread in self.threads:
+            thread.join()
+
+    def hand_over(self) -> None:
+        """Let the next thread run that can."""
+        if self.ready:
+            self.ready.popleft().turn.release()
+        elif waiting := [t for barrier in (self.barrier, *self.warps) for t in barrier.waiting]:
+            names = [t.thread_id for t in self.threads if t not in waiting]
+            self.fail(waiting[0], RuntimeError(f"threads {names} never come to the barrier at which others wait"))
+            self.hand_over()
+
+    def fail(self, thread: _Thread, error: BaseException) -> None:
+        if self.error is None:
+            self.error = (thread.thread_id, error)
+        for barrier in (self.barrier, *self.warps):
+            self.ready.extend(barrier.waiting)
+            barrier.waiting = []
+
+    def meet(self, barrier: _Barrier) -> None:
+        me: Any = threading.current_thread()
+        barrier.waiting.append(me)
+        if len(barrier.waiting) == barrier.parties:
+            self.ready.extend(barrier.waiting)
+            barrier.waiting = []
+        self.hand_over()
+        me.turn.acquire()
+        if self.error is not None:
+            raise _Abandoned
+
+    def syncthreads(self) -> None:
+        self.meet(self.barrier)
+
+    def shfl_xor_sync(self, mask: int, value: Any, lanes: int) -> Any:
+        me: Any = threading.current_thread()
+        exchanged = self.exchanged[me.shuffles % 2]  # what the last shuffle left, others may still have to read
+        me.shuffles += 1
+        exchanged[me.thread_id] = value
+        self.meet(self.warps[me.thread_id // WARP])
+        return exchanged[me.thread_id ^ lanes]
+
+
+class _Abandoned(BaseException):
+    """Ends a thread whose block has failed."""
+
+
+class _Thread(threading.Thread):
+    def __init__(self, run: Callable[[], None], module: _Block, block: int, thread: int) -> None:
+        super().__init__(daemon=True)
+        self._run_kernel = run
+        self.module = module
+        self.thread_id = thread
+        self.blockIdx = python.SimpleNamespace(x=block, y=0, z=0)
+        self.threadIdx = python.SimpleNamespace(x=thread, y=0, z=0)
+        self.turn = threading.Lock()
+        self.turn.acquire()
+        self.shuffles = 0
+
+    def run(self) -> None:
+        self.turn.acquire()
+        try:
+            if self.module.error is None:
+                with np.errstate(all="ignore"):
+                    self._run_kernel()
+        except _Abandoned:
+            pass
+        except BaseException as error:
+            self.module.fail(self, error)
+        self.module.finished.release()
+        self.module.hand_over()
+
+
+class _Cuda:
+    """The module ``numba.cuda``, and inside of a kernel what its thread sees of it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(getattr(threading.current_thread(), "module", _simulated), name)
+
+
+cuda: Any = _Cuda()
+
+
+# --- kernels -------------------------------------------------------------------------------------------------------------
+
+
+def device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let kernels call `function`: Python can."""
+    for _ in reachable(function):  # what could not be walked could not be compiled either
+        pass
+    return function
+
+
+def primitive(function: Callable[..., Any], choose: Callable[..., Any]) -> None:
+    """Primitives run as `nlosses._scalar` defines them."""
+
+
+def load(array: Any, i: Any) -> Any:
+    return array[i]
+
+
+def store(array: Any, i: Any, value: Any) -> None:
+    array[i] = value
+
+
+def load16(buffer: Any, k: int, array: Any, i: Any) -> None:
+    width = _width(array, i)
+    for n in range(width):
+        buffer[k + n] = array[i + n]
+
+
+def store16(array: Any, i: Any, buffer: Any, k: int) -> None:
+    width = _width(array, i)
+    for n in range(width):
+        array[i + n] = buffer[k + n]
+
+
+def _width(array: np.ndarray, i: int) -> int:
+    if (array.ctypes.data + i * array.itemsize) % 16:
+        raise ValueError(f"16-byte access to element {i}, which is not aligned")
+    return 16 // array.itemsize
+
+
+_one_at_a_time = threading.Lock()
+
+
+class Kernel:
+    """A kernel, run block after block."""
+
+    def __init__(self, function: Callable[..., Any], threads: int) -> None:
+        self.function = function
+        self.bounds = (threads, 1)
+
+    def launch(self, grid: int, stream: Any, *args: Any) -> None:
+        arrays = [a._ary.view(Memory) if isinstance(a, FakeCUDAArray) else a for a in args]
+        with _one_at_a_time:
+            for number in range(grid):
+                block = _Block(lambda: self.function(*arrays), grid, number, self.bounds[0])
+                block.run()
+                if block.error is not None:
+                    thread, error = block.error
+                    place = f"{self.function.__name__}: thread {thread} of block {number}"
+                    raise RuntimeError(f"{place}: {error!r}") from error
+
+
+def build(
+    make: Callable[..., Callable[..., Any]], name: str, cells: dict[str, Any], threads: int, blocks_per_processor: int = 1
+) -> Kernel:
+    """The kernel that ``make(**cells, stamp=...)`` returns, for blocks of so many threads."""
+    kernel = make(**cells, stamp="")
+    kernel.__name__ = kernel.__qualname__ = name
+    return Kernel(kernel, threads)
+
+
+# --- memory, as the host sees it ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def on(number: int) -> Iterator[None]:
+    """Work on one of several GPUs; here there is one."""
+    yield
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Uninitialised memory, aligned as that of a GPU is."""
+    count = int(np.prod(shape, dtype=np.int64))
+    memory = np.empty(count * dtype.itemsize + 256, np.uint8)
+    start = -memory.ctypes.data % 256
+    return memory[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype, stream: Any = 0) -> Any:
+    array = _aligned(shape, np.dtype(dtype))
+    array[...] = poisoned((), dtype)[()]
+    return FakeCUDAArray(array)
+
+
+def to_device(array: np.ndarray, stream: Any = 0) -> Any:
+    copy = _aligned(array.shape, array.dtype)
+    copy[...] = array
+    return FakeCUDAArray(copy)
+
+
+def to_host(array: Any, stream: Any = 0) -> np.ndarray:
+    """A copy in host memory."""
+    return np.array(array._ary)
+
+
+def pointer(array: Any) -> int:
+    return array._ary.ctypes.data
+
+
+def from_pointer(address: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: np.dtype, owner: Any) -> Any:
+    """Foreign memory as a device array; strides in bytes."""
+    interface = {"shape": shape, "strides": strides, "typestr": dtype.str, "data": (address, False), "version": 3}
+    holder = python.SimpleNamespace(__array_interface__=interface, owner=owner)
+    return FakeCUDAArray(np.asarray(holder))
+
+
+def view(array: Any, shape: tuple[int, ...], strides: tuple[int, ...] | None = None, offset: int = 0) -> Any:
+    """Other shape and strides (in bytes) of the same memory; contiguous where no strides are given."""
+    if 0 in shape:
+        return empty(shape, array.dtype)
+    return from_pointer(pointer(array) + offset, shape, strides, array.dtype, array)
+
+
+def device_of(array: Any) -> int:
+    """Number of the GPU that holds the memory of a device array."""
+    return 0
+
+
+def stream_of(handle: int) -> Any:
+    """A stream for a raw handle; here nothing runs at the same time."""
+    return 0

@@ -1,0 +1,115 @@
+"""What the calls of both families share: whose arguments, where the result goes, how a value is fetched."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import _arrays, _validate
+from .._results import divided
+from .._spec import Spec
+from . import arrays, copies
+from ._blocks import BAD, DENOMINATOR, TOTAL
+
+
+class Call:
+    """One call of a loss with arrays on a GPU."""
+
+    spec: Spec[Any]
+    place: arrays.Place
+    #: The caller's input and target, as device arrays.
+    input: Any
+    target: Any
+    #: Shape of the unreduced loss.
+    shape: tuple[int, ...]
+    #: The input as kernels take it: flat, contiguous, of the precision that is computed in.
+    x: Any
+    unreduced: bool
+    #: What the sum of the values is divided by; None where only the device knows.
+    denominator: float | None
+
+    def __init__(self, spec: Spec[Any], input: Any, target: Any, options: dict[str, Any]) -> None:
+        self.spec = spec
+        self.options = options
+        given = {name: options[name] for name in ("weight", *spec.parameters) if options.get(name) is not None}
+        self.place = arrays.Place(spec.name, {"input": input, "target": target, **given})
+        self.queue = self.place.queue
+
+    def further(self, name: str, value: Any) -> Any:
+        """Another argument of the call as a device array."""
+        arrays.Place(self.spec.name, {"input": self.input, name: value})  # raises where it is elsewhere
+        return self.place.real(name, value)
+
+    def upstream(self, grad_output: Any) -> tuple[Any, float]:
+        """`grad_output` as a device array of the loss's shape, or as a number where the loss is one."""
+        if grad_output is None:
+            return None, 1.0
+        array = self.further("grad_output", grad_output)
+        _validate.grad_output(self.spec.name, array, self.shape if self.unreduced else ())
+        return (array, 1.0) if self.unreduced else (None, float(arrays.fetched(array)[()]))
+
+    def scaled(self, scale: float) -> float:
+        """What slopes are multiplied by, apart from a denominator that only the device knows."""
+        if self.denominator in (None, 1.0):
+            return scale
+        return scale / self.denominator if self.denominator else math.inf * scale
+
+    def value_of(self, values: Any, dtype: np.dtype) -> Any:
+        """The value for the caller: an array if unreduced, else a number, which is fetched from the device."""
+        if values is not None:
+            return self.place.given(values, self.shape, dtype)
+        results = self.queue.fetched()
+        denominator = results[DENOMINATOR] if self.denominator is None else self.denominator
+        with np.errstate(over="ignore"):
+            return dtype.type(divided(results[TOTAL], denominator))
+
+    def refuse_bad(self) -> None:
+        """Raise if a kernel has met a forbidden element."""
+        if self.queue.fetched()[BAD]:
+            raise self.bad_element()
+
+    def bad_element(self) -> Exception:
+        raise NotImplementedError
+
+
+class Result:
+    """Where the derivative with respect to `argument` is written: a fresh array, or the caller's `out` if that serves."""
+
+    def __init__(self, call: Call, argument: Any, shape: tuple[int, ...], out: Any, may_be: Any, used: tuple[Any, ...]) -> None:
+        self._call, self._argument, self._shape, self._out = call, argument, shape, out
+        self._dtype = _arrays.result_dtype(argument)
+        dtype = call.x.dtype
+        self._target: Any = None
+        if out is not None:
+            self._target = array = self._validated(out)
+            plain = tuple(array.shape) == shape and array.dtype == dtype and arrays.contiguous(array)
+            if plain and not any(arrays.overlap(array, a) for a in used if a is not None):
+                if may_be is None or not arrays.overlap(array, may_be) or arrays.same(array, may_be):
+                    self.flat = call.place.flat(array, dtype)
+                    self._target = None
+                    return
+        self.flat = call.queue.empty((int(np.prod(shape, dtype=np.int64)),), dtype)
+
+    def _validated(self, out: Any) -> Any:
+        call, owner = self._call, self._call.spec.name
+        if not _arrays.on_device(out):
+            raise TypeError(f"{owner}: out must be an array on the device, as the input is, got {_validate.described(out)}")
+        array = call.further("out", out)
+        if tuple(array.shape) != tuple(self._argument.shape):
+            raise ValueError(f"{owner}: out must have shape {tuple(self._argument.shape)}, got {tuple(array.shape)}")
+        if array.dtype != self._dtype:
+            raise TypeError(f"{owner}: out must have dtype {self._dtype}, got {array.dtype}")
+        return array
+
+    def finished(self) -> Any:
+        """The array to hand back."""
+        place, own = self._call.place, tuple(self._argument.shape)
+        if self._out is not None and self._target is None:
+            return self._out
+        flat = place.summed(self.flat, self._shape, own)
+        if self._out is None:
+            return place.given(flat, own, self._dtype)
+        copies.write(self._call.queue, flat, self._target)
+        return self._out

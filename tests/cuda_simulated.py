@@ -1,0 +1,491 @@
+"""Tests of the CUDA target in Numba's simulator, against the CPU target; run by `test_cuda_simulator.py`."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+import types
+import warnings
+
+import numpy as np
+import pytest
+from cases import SHAPES, cases, sample
+from numba import config, cuda
+from test_extension import focal, huber
+
+import nlosses as nl
+
+assert config.ENABLE_CUDASIM
+pytestmark = pytest.mark.filterwarnings("ignore:.*are broadcast to:UserWarning")
+
+#: Largest difference from the CPU, relative to the largest element: some ulp of each.
+BOUND = {np.float32: 1e-6, np.float64: 2e-15}
+
+
+def on_device(value):
+    """NumPy arrays as device arrays, everything else as it is."""
+    return cuda.to_device(np.array(value, order="C")) if isinstance(value, np.ndarray) else value
+
+
+def on_host(value):
+    return value.copy_to_host() if hasattr(value, "copy_to_host") else value
+
+
+def assert_close(result, expected, bound):
+    result, expected = np.asarray(on_host(result)), np.asarray(expected)
+    assert result.dtype == expected.dtype
+    assert result.shape == expected.shape
+    finite = np.isfinite(expected)
+    assert np.array_equal(result[~finite], expected[~finite], equal_nan=True)
+    size = np.abs(expected[finite]).max(initial=0)
+    assert np.abs(result[finite] - expected[finite]).max(initial=0) <= bound * size
+
+
+def both(call, *arrays, bound, **options):
+    """Make a call with host and with device arrays, and compare."""
+    expected = call(*arrays, **options)
+    result = call(*map(on_device, arrays), **{k: on_device(v) for k, v in options.items()})
+    for r, e in zip(*((v if isinstance(v, tuple) else (v,)) for v in (result, expected)), strict=True):
+        assert_close(r, e, bound)
+
+
+def of_family(family):
+    return [loss for loss in nl.LOSSES.values() if loss.spec.family == family]
+
+
+def check_values(loss, dtype):
+    reductions = itertools.cycle(loss.spec.reductions)
+    for x, t, options in cases(loss, dtype):
+        both(loss.value_and_grad, x, t, reduction=next(reductions), bound=BOUND[dtype], **options)
+    x, t, options = next(cases(loss, dtype))
+    for reduction in loss.spec.reductions:
+        both(loss, x, t, reduction=reduction, bound=BOUND[dtype])
+
+
+def check_derivatives(loss, dtype, rng):
+    bound = BOUND[dtype]
+    for k, (x, t, options) in enumerate(cases(loss, dtype)):
+        v = rng.normal(size=x.shape).astype(dtype)
+        up = np.asarray(rng.normal(size=np.shape(loss(x, t, reduction="none", **options))))
+        unreduced = {"reduction": "none", "grad_output": up, **options}
+        reduced = {"reduction": "sum", "grad_output": 2.5, **options}
+        chosen, other = (unreduced, reduced) if k % 2 else (reduced, unreduced)
+        both(loss.hessian_diag, x, t, bound=bound, **chosen)
+        both(loss.hvp, x, t, v, bound=4 * bound, **other)  # a difference of terms of like size
+        both(loss.value_and_grad, x, t, bound=bound, **other)
+        if loss.spec.family == "elementwise" or t.dtype.kind == "f":
+            both(loss.grad, x, t, argnums=1, bound=bound, **chosen)
+
+
+ELEMENTWISE = pytest.mark.parametrize("one", of_family("elementwise"), ids=lambda x: x.__name__)
+CLASSWISE = pytest.mark.parametrize("one", of_family("classwise"), ids=lambda x: x.__name__)
+
+
+@ELEMENTWISE
+def test_values_elementwise(one, dtype):
+    check_values(one, dtype)
+
+
+@ELEMENTWISE
+def test_derivatives_elementwise(one, dtype, rng):
+    check_derivatives(one, dtype, rng)
+
+
+@CLASSWISE
+def test_values_classwise(one, dtype):
+    check_values(one, dtype)
+
+
+@CLASSWISE
+def test_derivatives_classwise(one, dtype, rng):
+    check_derivatives(one, dtype, rng)
+
+
+# --- sizes: below, at and above every limit of the drivers ----------------------------------------------------------------
+
+
+def test_lengths(dtype, rng):
+    from nlosses._cuda import elementwise as driver
+
+    tile = driver.THREADS * driver.VECTORS * 16 // np.dtype(dtype).itemsize
+    for n in (0, 1, 3, 4, 5, tile - 1, tile, tile + 1, 2 * tile + 3):
+        x, t = rng.normal(size=n).astype(dtype), rng.normal(size=n).astype(dtype)
+        for reduction in ("none", "mean"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                both(nl.binary_cross_entropy_with_logits.value_and_grad, x, t, reduction=reduction, bound=BOUND[dtype])
+    x, t = rng.normal(size=(5, 7, 3)).astype(dtype), rng.uniform(size=(5, 7, 3)).astype(dtype)
+    for shape in ((3,), (7, 1), (5, 1, 1), (5, 1, 3), (1, 7, 1), (), (5, 7, 3)):
+        w = rng.uniform(size=shape)
+        both(nl.binary_cross_entropy_with_logits.value_and_grad, x, t, weight=w, pos_weight=w + 1, bound=BOUND[dtype])
+
+
+SIZES = [(2, c) for c in (1, 3, 4, 5, 31, 32, 33, 128, 129, 256, 257, 512, 513, 516, 900)]
+SIZES += [(2, c, 3) for c in (1, 8, 9, 21)] + [(70, 3), (5, 33), (0, 5), (4, 3, 0)]
+
+
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+def test_class_counts(shape, rng):
+    labels = shape[:1] + shape[2:]
+    for dtype, smoothing in ((np.float32, 0.0), (np.float64, 0.1)):
+        x = rng.normal(size=shape, scale=4).astype(dtype)
+        t = rng.integers(0, shape[1], labels)
+        if t.size > 1:
+            t.flat[-1] = -100
+        options = {"label_smoothing": smoothing, "weight": rng.uniform(0.5, 2, shape[1]), "bound": 2 * BOUND[dtype]}
+        if t.size:
+            both(nl.cross_entropy.value_and_grad, x, t, **options)
+        both(nl.cross_entropy.value_and_grad, x, t, reduction="none", grad_output=rng.normal(size=labels), **options)
+        if shape[1] in (33, 129, 257, 516):
+            v = rng.normal(size=shape)
+            both(nl.cross_entropy.hvp, x, t, v, **(options | {"bound": 40 * BOUND[dtype]}))
+            both(nl.cross_entropy.hessian_diag, x, t, **options)
+            p = rng.dirichlet(np.ones(shape[1]), shape[0]).astype(dtype)
+            both(nl.cross_entropy.value_and_grad, x, p, **options)
+            both(nl.cross_entropy.grad, x, p, argnums=1, **options)
+
+
+# --- a user's own losses ----------------------------------------------------------------------------------------------------
+
+
+def test_own_losses(dtype, rng):
+    x, t = rng.normal(size=(3, 40)).astype(dtype) * 3, rng.normal(size=(3, 40)).astype(dtype)
+    for delta in (1.0, np.array([[0.5], [1.0], [2.0]])):
+        both(huber.value_and_grad, x, t, delta=delta, reduction="none", bound=BOUND[dtype])
+        both(huber.hessian_diag, x, t, delta=delta, bound=BOUND[dtype])
+    for shape in ((5, 3), (3, 50), (2, 3, 4), (2, 12, 2), (2, 600)):
+        x = rng.normal(size=shape).astype(dtype)
+        t = rng.integers(0, shape[1], shape[:1] + shape[2:])
+        t[0] = -100
+        v = rng.normal(size=shape)
+        both(focal.value_and_grad, x, t, bound=4 * BOUND[dtype])
+        both(focal.hessian_diag, x, t, bound=8 * BOUND[dtype])
+        both(focal.hvp, x, t, v, bound=8 * BOUND[dtype])
+
+
+# --- arrays: layouts, types, kinds -------------------------------------------------------------------------------------------
+
+
+def view_of(host, take):
+    """A device array that is `take` of another one, without a copy."""
+    return take(cuda.to_device(host))
+
+
+def test_layouts(rng):
+    x, t = rng.normal(size=(6, 8, 5)), rng.normal(size=(6, 8, 5))
+    expected = nl.mse_loss.value_and_grad(x[::2, ::-1, 1:], t[:3, :, :4])
+    value, grad = nl.mse_loss.value_and_grad(
+        view_of(x, lambda a: a[::2, ::-1, 1:]), view_of(t, lambda a: a[:3, :, :4])
+    )  # fmt: skip
+    assert value == pytest.approx(expected[0], rel=1e-15)
+    assert np.array_equal(on_host(grad), expected[1])
+    for take in (lambda a: a[1:], lambda a: a[::2], lambda a: a.reshape(-1)[3:]):  # not aligned to 16 bytes, or strided
+        for dtype in (np.float32, np.float64):
+            a = x.astype(dtype)
+            assert_close(
+                nl.l1_loss.grad(view_of(a, take), view_of(a + dtype(1), take)),
+                nl.l1_loss.grad(take(a), take(a) + dtype(1)),
+                1e-6,
+            )
+    six = rng.normal(size=(2, 3, 2, 3, 2, 3))
+
+    def many_axes(a):
+        return a[:, :2, :, :2, :, :2]
+
+    grad = nl.mse_loss.grad(view_of(six, many_axes), view_of(0 * six, many_axes))
+    assert np.array_equal(on_host(grad), nl.mse_loss.grad(many_axes(six), many_axes(0 * six)))
+    logits, labels = rng.normal(size=(7, 6)), rng.integers(0, 6, 14)
+    expected = nl.cross_entropy.value_and_grad(logits.T.copy(), labels[:6], reduction="none")
+    result = nl.cross_entropy.value_and_grad(
+        view_of(logits, lambda a: a.T), view_of(labels, lambda a: a[:6]), reduction="none"
+    )  # fmt: skip
+    for r, e in zip(result, expected, strict=True):
+        assert_close(r, e, 1e-14)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32, np.uint16, np.uint64, np.bool_])
+def test_labels_of_any_type(kind, rng):
+    x, t = rng.normal(size=(6, 2)), rng.integers(0, 2, 6).astype(kind)
+    for loss in (nl.cross_entropy, nl.nll_loss):
+        both(loss.value_and_grad, x, t, bound=1e-15)
+
+
+def test_types(rng):
+    x, t = rng.normal(size=(4, 5)), rng.uniform(size=(4, 5))
+    call = nl.binary_cross_entropy_with_logits.value_and_grad
+    both(call, x.astype(np.float16), t.astype(np.float16), bound=1e-3)
+    both(call, x.astype(np.float32), t, bound=2e-15)
+    both(call, x.astype(np.float32), t > 0.5, bound=1e-6)
+    both(nl.mse_loss.value_and_grad, np.arange(5), np.ones(5), bound=1e-15)
+    both(nl.cross_entropy.value_and_grad, x.astype(np.float16), np.arange(4), bound=1e-3)
+    both(call, np.array(0.5), np.array(1.0), bound=1e-15)
+    with pytest.raises(TypeError, match="input must hold real numbers, got dtype complex128"):
+        nl.mse_loss(on_device(x + 0j), on_device(t))
+
+
+def test_broadcast_losses(rng):
+    x, t = rng.normal(size=(4, 1, 5)), rng.uniform(0.1, 1, size=(3, 5))
+    for argnums in (0, 1, (0, 1)):
+        expected = nl.kl_div.grad(x, t, argnums=argnums)
+        result = nl.kl_div.grad(on_device(x), on_device(t), argnums=argnums)
+        for r, e in zip(*(v if isinstance(v, tuple) else (v,) for v in (result, expected)), strict=True):
+            assert_close(r, e, 1e-14)
+    both(nl.l1_loss.value_and_grad, x[:, :, :1], t[:1, :1], bound=1e-14)
+
+
+def test_out(rng):
+    x, t = rng.normal(size=(4, 5)), rng.uniform(size=(4, 5))
+    labels = rng.integers(0, 5, 4)
+    for loss, target in ((nl.binary_cross_entropy_with_logits, t), (nl.cross_entropy, labels), (nl.nll_loss, labels)):
+        expected = loss.grad(x, target)
+        for make in (lambda: cuda.to_device(0 * x), lambda: cuda.to_device(np.zeros((4, 10)))[:, ::2]):
+            out = make()
+            _, result = loss.value_and_grad(on_device(x), on_device(target), out=out)
+            assert result is out
+            assert_close(out, expected, 1e-14)
+        same = cuda.to_device(x)
+        assert loss.grad(same, on_device(target), out=same) is same
+        assert_close(same, expected, 1e-14)
+        memory = cuda.to_device(np.concatenate([x.ravel(), np.zeros(1)]))
+        shifted = memory[1:].reshape(4, 5)
+        loss.grad(memory[:-1].reshape(4, 5), on_device(target), out=shifted)  # overlaps, element for another
+        assert_close(shifted, expected, 1e-14)
+        for out, error in (
+            (on_device(x[:2]), ValueError), (on_device(x.astype(np.float32)), TypeError), (0 * x, TypeError),
+        ):  # fmt: skip
+            with pytest.raises(error, match="out must"):
+                loss.grad(on_device(x), on_device(target), out=out)
+    outs = cuda.to_device(0 * x), cuda.to_device(0 * t)
+    grads = nl.mse_loss.grad(on_device(x), on_device(t), argnums=(0, 1), out=outs)
+    assert grads == outs
+    for g, e in zip(grads, nl.mse_loss.grad(x, t, argnums=(0, 1)), strict=True):
+        assert_close(g, e, 1e-14)
+    upstream = cuda.to_device(t)
+    result = nl.mse_loss.grad(on_device(x), on_device(t), reduction="none", grad_output=upstream, out=upstream)
+    assert_close(result, nl.mse_loss.grad(x, t, reduction="none", grad_output=t), 1e-14)
+
+
+class Foreign:
+    """An array of another library, which is on the device for all that anybody knows."""
+
+    def __init__(self, host, stream=None):
+        self.host = host
+        self.stream = stream
+
+    @property
+    def __cuda_array_interface__(self):
+        host = self.host
+        return {
+            "shape": host.shape, "strides": host.strides, "typestr": host.dtype.str, "data": (host.ctypes.data, False),
+            "version": 3, "stream": self.stream,
+        }  # fmt: skip
+
+
+class ByDLPack:
+    def __init__(self, host):
+        self.host = host
+
+    def __dlpack_device__(self):
+        return (2, 0)
+
+    def __dlpack__(self, **options):
+        return self.host.__dlpack__()
+
+
+def test_other_libraries(monkeypatch, rng):
+    x, t = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))
+    expected = nl.mse_loss.value_and_grad(x, t)
+    for kind in (Foreign, ByDLPack):
+        value, grad = nl.mse_loss.value_and_grad(kind(x), kind(t))
+        assert value == pytest.approx(expected[0], rel=1e-15)
+        assert_close(grad, expected[1], 1e-15)
+    library = types.ModuleType("library")
+    library.from_dlpack = np.from_dlpack
+    monkeypatch.setitem(sys.modules, "library", library)
+    monkeypatch.setattr(Foreign, "__module__", "library.arrays")
+    value, grad = nl.mse_loss.value_and_grad(Foreign(x), Foreign(t))
+    assert type(grad) is np.ndarray
+    assert np.array_equal(grad, expected[1])
+    values = nl.mse_loss(Foreign(x), Foreign(t), reduction="none")
+    assert np.array_equal(values, (x - t) ** 2)
+    from nlosses._cuda import dlpack
+
+    assert len(dlpack._lent) == 2
+    del grad, values
+    assert not dlpack._lent
+    out = Foreign(0 * x)
+    assert nl.mse_loss.grad(Foreign(x), Foreign(t), out=out) is out
+    assert np.array_equal(out.host, expected[1])
+
+
+# --- errors ------------------------------------------------------------------------------------------------------------------
+
+
+def test_mixed_places(rng):
+    x, t, w = rng.normal(size=(4, 5)), rng.normal(size=(4, 5)), rng.uniform(size=5)
+    d = on_device
+    bce = nl.binary_cross_entropy_with_logits
+    calls = {
+        "input on CUDA device 0, target in host memory": lambda: bce(d(x), t),
+        "input in host memory, target on CUDA device 0": lambda: bce.value_and_grad(x, d(t)),
+        "weight in host memory": lambda: bce(d(x), d(t), weight=w),
+        "weight is on a CUDA device": lambda: bce(x, t, weight=d(w)),
+        "pos_weight in host memory": lambda: bce(d(x), d(t), pos_weight=w),
+        "vector in host memory": lambda: bce.hvp(d(x), d(t), x),
+        "vector is on a CUDA device": lambda: bce.hvp(x, t, d(x)),
+        "grad_output in host memory": lambda: bce.grad(d(x), d(t), reduction="none", grad_output=x),
+        "grad_output is on a CUDA device": lambda: bce.grad(x, t, reduction="none", grad_output=d(x)),
+        "out must be a NumPy array": lambda: bce.grad(x, t, out=d(x)),
+        "softmax: input is on a CUDA device": lambda: nl.softmax(d(x)),
+    }
+    for message, call in calls.items():
+        with pytest.raises(TypeError, match=re.escape(message)):
+            call()
+    assert_close(bce(d(x), d(t), weight=2.0, pos_weight=3), bce(x, t, weight=2.0, pos_weight=3), 1e-15)
+
+
+def message(call):
+    with pytest.raises((ValueError, TypeError, IndexError, NotImplementedError)) as caught:
+        call()
+    return caught.type, str(caught.value)
+
+
+def test_errors_are_those_of_the_cpu(rng):
+    x, t, labels = rng.normal(size=(4, 5)), rng.normal(size=(4, 5)), rng.integers(0, 5, 4)
+    d = on_device
+    calls = [
+        lambda f: nl.mse_loss(f(x), f(t), reduction="all"),
+        lambda f: nl.binary_cross_entropy_with_logits(f(x), f(t[:2])),
+        lambda f: nl.binary_cross_entropy_with_logits(f(x), f(t), weight=f(np.ones(3))),
+        lambda f: nl.mse_loss(f(x), f(t), weight=f(np.ones(5))),
+        lambda f: nl.mse_loss.grad(f(x), f(t), grad_output=f(x)),
+        lambda f: nl.mse_loss.hvp(f(x), f(t), f(x[0])),
+        lambda f: nl.cross_entropy(f(x), f(labels[:2])),
+        lambda f: nl.cross_entropy(f(x), f(t[:, 0])),
+        lambda f: nl.cross_entropy(f(x), f(labels), weight=f(np.ones(4))),
+        lambda f: nl.cross_entropy(f(x), f(abs(t)), ignore_index=1),
+        lambda f: nl.cross_entropy.grad(f(x), f(labels), argnums=1),
+        lambda f: nl.cross_entropy(f(x[0, 0]), f(labels)),
+        lambda f: nl.nll_loss(f(x), f(t)),
+        lambda f: huber.grad(f(x), f(t), argnums=1),
+        lambda f: nl.binary_cross_entropy(f(x), f(abs(t))),
+        lambda f: nl.binary_cross_entropy.grad(f(0.1 * abs(x)), f(t - 9)),
+        lambda f: nl.binary_cross_entropy(f(np.array([0.5, np.nan])), f(np.array([0.5, 1])), reduction="none"),
+    ]
+    for call in calls:
+        assert message(lambda call=call: call(d)) == message(lambda call=call: call(lambda a: a))
+
+
+@CLASSWISE
+@pytest.mark.parametrize("shape", [(6, 3), (2, 40), (2, 12, 3), (1, 600)], ids=str)
+def test_bad_indices(one, shape, rng):
+    loss = one
+    x = rng.normal(size=shape)
+    calls = itertools.cycle(itertools.product((loss, loss.grad, loss.hessian_diag), ("mean", "none")))
+    for bad in (-1, shape[1], -101, 2**40, -(2**62)):
+        t = rng.integers(0, shape[1], shape[:1] + shape[2:])
+        t.flat[-1] = bad
+        call, reduction = next(calls)
+        expected = message(lambda c=call, t=t, r=reduction: c(x, t, reduction=r))
+        assert message(lambda c=call, t=t, r=reduction: c(on_device(x), on_device(t), reduction=r)) == expected
+    t = np.zeros(shape[:1] + shape[2:], np.uint64)
+    t.flat[0] = 2**64 - 100
+    assert message(lambda: loss(on_device(x), on_device(t))) == message(lambda: loss(x, t))
+    t[...] = 0
+    assert_close(loss(on_device(x), on_device(t)), loss(x, t), 1e-14)  # and nothing of it is left behind
+
+
+# --- numbers that are none ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 40), (3, 600), (6, 12, 1)], ids=str)
+def test_infinite_logits(shape, dtype):
+    x = np.zeros(shape, dtype)
+    x[0, 0] = np.inf
+    x[1, :2] = np.inf
+    x[2] = -np.inf
+    x[-1, 1] = np.nan
+    x[-2, 1:] = -np.inf
+    t = np.zeros(shape[:1] + shape[2:], int)
+    t[1] = 1
+    with np.errstate(all="ignore"):
+        for smoothing in (0.0, 0.1):
+            options = {"reduction": "none", "label_smoothing": smoothing, "bound": BOUND[dtype]}
+            both(nl.cross_entropy.value_and_grad, x, t, **options)
+        t[1:3] = t[-1] = -100
+        both(nl.cross_entropy.value_and_grad, x, t, bound=BOUND[dtype])
+        t[...] = -100
+        both(nl.cross_entropy.value_and_grad, x, t, bound=0)
+        both(nl.nll_loss.value_and_grad, x, t, bound=0)
+
+
+def test_infinite_elements(dtype):
+    values = np.array([0, -0.0, 1, -1, 100, -100, np.inf, -np.inf, np.nan, 1e-30, np.finfo(dtype).max], dtype)
+    x, t = (a.ravel() for a in np.meshgrid(values, values))
+    with np.errstate(all="ignore"):
+        for loss in (nl.binary_cross_entropy_with_logits, nl.kl_div, nl.l1_loss, nl.mse_loss):
+            expected = loss.value_and_grad(x, t, reduction="none")
+            result = loss.value_and_grad(on_device(x), on_device(t), reduction="none")
+            for r, e in zip(result, expected, strict=True):
+                r = on_host(r)
+                assert np.array_equal(np.isnan(r), np.isnan(e))
+                finite = np.isfinite(e)
+                assert np.array_equal(r[~finite], e[~finite], equal_nan=True)
+                assert np.all(abs(r[finite] - e[finite]) <= 8 * np.finfo(dtype).eps * abs(e[finite]))
+
+
+def test_sums_do_not_overflow():
+    x = np.full(1000, 1e38, np.float32)
+    assert nl.l1_loss(on_device(x), on_device(0 * x)) == pytest.approx(1e38, rel=1e-6)
+
+
+# --- sums ------------------------------------------------------------------------------------------------------------------
+
+
+def test_same_bits_every_time(rng):
+    x, t = (rng.normal(size=(50, 41)).astype(np.float32) for _ in range(2))
+    labels = rng.integers(0, 41, 50)
+    dx, dt, dl = map(on_device, (x, t, labels))
+    assert len({nl.mse_loss(dx, dt).tobytes() for _ in range(3)}) == 1
+    assert len({nl.cross_entropy(dx, dl).tobytes() for _ in range(3)}) == 1
+    shapes = SHAPES["classwise"]
+    for loss, shape in itertools.product((nl.cross_entropy, nl.mse_loss), shapes):  # of one call nothing gets into the next
+        a, b = sample(loss, shape, np.float32, rng)
+        assert_close(loss(on_device(a), on_device(b)), loss(a, b), 1e-6)
+
+
+def test_classes_and_modules(rng):
+    x, t = rng.normal(size=(4, 5)), rng.integers(0, 5, 4)
+    criterion = nl.CrossEntropyLoss(label_smoothing=0.1)
+    both(criterion.value_and_grad, x, t, bound=1e-14)
+    assert type(criterion(on_device(x), on_device(t))) is np.float64
+
+
+def test_the_simulator_notices_faults():
+    from nlosses._cuda import _backend
+
+    def make(fault, stamp):
+        def kernel(x):
+            thread = _backend.cuda.threadIdx.x
+            if fault == "barrier":
+                if thread < 40:
+                    _backend.cuda.syncthreads()
+            elif fault == "outside":
+                _backend.store(x, thread, 0.0)
+            elif fault == "negative":
+                _backend.store(x, thread - 1, 0.0)
+            else:
+                tile = _backend.cuda.shared.array(64, np.float64)
+                tile[thread] = thread
+                x[0] = tile[63 - thread]
+
+        return kernel
+
+    x = cuda.to_device(np.zeros(8))
+    faults = {"barrier": "never come to the barrier", "outside": "out of bounds", "negative": "negative index"}
+    for fault, error in faults.items():
+        with pytest.raises(RuntimeError, match=error):
+            _backend.build(make, "kernel", {"fault": fault}, 64).launch(1, 0, x)
+    _backend.build(make, "kernel", {"fault": "race"}, 64).launch(1, 0, x)
+    assert np.isnan(x.copy_to_host()[0]) or x.copy_to_host()[0] == 0  # the poison, or what was first, instead of 63
