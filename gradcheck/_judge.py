@@ -101,7 +101,7 @@ def judge(probe: Probe, sigma: np.ndarray, own: np.ndarray, far: np.ndarray) -> 
     )  # fmt: skip
     scale = max(largest, np.max(np.abs(j.value[np.isfinite(j.value)]), initial=0.0))
     _sharpen(probe, sigma, own, far, j, COARSE * scale)
-    _confirm(probe, sigma, own, j)
+    _confirm(probe, sigma, own, far, j)
     return j
 
 
@@ -130,9 +130,9 @@ def _sharpen(probe: Probe, sigma: np.ndarray, own: np.ndarray, far: np.ndarray, 
             j.adopt(place, measure(probe, place, sigma, reach, side), own)
 
 
-def _confirm(probe: Probe, sigma: np.ndarray, own: np.ndarray, j: Judgement) -> None:
+def _confirm(probe: Probe, sigma: np.ndarray, own: np.ndarray, far: np.ndarray, j: Judgement) -> None:
     """Second look at slopes that are outside, the worst first, until some are certainly wrong."""
-    _plateaus(probe, sigma, j)
+    _plateaus(probe, sigma, far, j)
     suspects = np.flatnonzero(j.outside > 0)
     suspects = suspects[np.argsort(-j.outside[suspects], kind="stable")]
     while suspects.size and not j.wrong.any():
@@ -141,14 +141,14 @@ def _confirm(probe: Probe, sigma: np.ndarray, own: np.ndarray, j: Judgement) -> 
     j.wrong |= ~np.isfinite(j.slope) & np.isfinite(j.value)
 
 
-def _plateaus(probe: Probe, sigma: np.ndarray, j: Judgement) -> None:
+def _plateaus(probe: Probe, sigma: np.ndarray, far: np.ndarray, j: Judgement) -> None:
     """Allow for the rounding of f where it does not change by a bit: it may be a difference of numbers as large as it is
     farther away.
     """
     place = np.flatnonzero((j.outside > 0) & j.flat)
     for reach in FARTHER if place.size else ():
-        far = measure(probe, place, sigma, reach).largest
-        quantum = SIGMAS * amplification(ORDER, 0) * 2.0**-53 * np.nan_to_num(far, nan=0.0, posinf=0.0)
+        largest = measure(probe, place, sigma, reach * np.maximum(1.0, far[place])).largest
+        quantum = SIGMAS * amplification(ORDER, 0) * 2.0**-53 * np.nan_to_num(largest, nan=0.0, posinf=0.0)
         quantum = np.maximum(quantum - j.interval[place], 0.0)
         j.interval[place] += quantum
         j.low[place] -= quantum
