@@ -43,7 +43,7 @@ def raised(s, n, u, S, R, m, top):
     if m == top:
         return s, n, u, S, R
     T = type(s)
-    return (s + n) * lifted(T(m), T(top)), T(0), u + product(S, gap(T(m), T(top))), S, S
+    return (s + n) * lifted(T(m), T(top), None), T(0), u + product(S, gap(T(m), T(top))), S, S
 
 
 def coefficient(w, t, keep, even):
