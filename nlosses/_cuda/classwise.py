@@ -18,8 +18,21 @@ from .._scalar import log1p, maximum, product
 from .._softmax import coefficient, gap, lifted, others, raised, slope, slope_at_peak
 from ._backend import SIMULATED, Kernel, build, cuda, load, store
 from ._blocks import DENOMINATOR, GRID, TOTAL, WARP, finish, threads_of
-from ._positions import FINISH, OF_LOGITS, absent, fetch, flat, given, group_sum, group_top
-from ._positions import neither, put, slope_of, softmax, times
+from ._positions import (
+    FINISH,
+    OF_LOGITS,
+    absent,
+    fetch,
+    flat,
+    given,
+    group_sum,
+    group_top,
+    neither,
+    put,
+    slope_of,
+    softmax,
+    times,
+)
 from .arrays import width as width_of
 
 
