@@ -189,9 +189,84 @@ def classwise() -> Iterator[Subject]:
                 yield subject("value and gradient, probabilities", "grad", False, True)
 
 
+def further() -> Iterator[Subject]:
+    """What is off the main roads: derivatives of classes, all options at once, log-probabilities, sums and copies."""
+    from numba import types
+
+    import nlosses as nl
+    from nlosses._cuda import classwise as driver
+    from nlosses._cuda import copies, elementwise, gather, sums
+    from nlosses._cuda._blocks import ABSENT, FULL, REPEATED, SINGLE
+
+    i8, f8 = types.int64, types.float64
+    results = (array(np.float64), array(np.uint32), array(np.float64))
+    point = nl.cross_entropy.spec.math.point
+    curvature = nl.scalar.expm1  # any function of one argument will do
+    for dtype, T in DTYPES.items():
+        a, itemsize = array(T), np.dtype(T).itemsize
+        for classes, inner in ((10, 1), (1000, 1), (50000, 1), (10, 50), (150, 50)):
+            for mode, labelled, second in (
+                ("hessian", True, None), ("hessian", True, curvature), ("hvp", True, curvature), ("hvp", False, None),
+                ("target_grad", False, None), ("grad", True, None),
+            ):  # fmt: skip
+                plan = driver.plan(classes, inner, itemsize, True)
+                labels = array(np.uint64) if labelled else a
+                kernel = driver.kernel(
+                    point, second, mode, plan, 1, labelled, labelled, not labelled, True, True, True, labelled, True,
+                    mode == "grad",
+                )  # fmt: skip
+                signature = types.void(a, labels, a, a, a, a, i8, i8, i8, f8, f8, i8, f8, a, a, *results)
+                where = f"{classes} classes" + (" on inner axes" if inner > 1 else "")
+                what = f"all options, {where}: {mode}{', curved' if second else ''}{'' if labelled else ', probabilities'}"
+                yield Subject(what, dtype, kernel, signature, plan.elements, 0, 0, False, overhead=1000)
+        for second in (None, curvature):
+            for unsigned, flags in ((False, (False,) * 6), (True, (True,) * 6)):
+                kernel = gather._gather(point, second, unsigned, *flags)
+                signature = types.void(
+                    a, array(np.uint64 if unsigned else np.int64), a, a, a, i8, i8, i8, i8, f8, a, a, *results
+                )
+                yield Subject(
+                    f"nll_loss: {'all options' if unsigned else 'value'}{', curved' if second else ''}",
+                    dtype,
+                    kernel,
+                    signature,
+                    1,
+                    0,
+                    0,
+                    False,
+                )
+        spec = nl.binary_cross_entropy_with_logits.spec
+        operand = (a, i8, i8)
+        signature = types.void(a, a, i8, *operand, *operand, *operand, *operand, a, f8, a, a, *results)
+        for what, p, w, u, v in (("weights", REPEATED, FULL, REPEATED, FULL), ("numbers", SINGLE, SINGLE, SINGLE, ABSENT)):
+            kernel = elementwise._kernel(
+                spec.math.point, True, (1, p, ABSENT, w, u, v), 1, (0.0, 1.0, 0.0, 1.0), True, True, True, True
+            )
+            yield Subject(f"all options, elementwise: {what}", dtype, kernel, signature, 2, 0, 0, False, overhead=400)
+        yield Subject("sum of weights", dtype, sums._total(), types.void(a, i8, *results), 1, 0, 0, False)
+        signature = types.void(array(np.int64), i8, i8, a, i8, *results)
+        yield Subject("sum of the weights of classes", dtype, sums._census(True), signature, 1, 0, 0, False)
+        strided = types.Array(a.dtype, 4, "A")
+        for make, first, last in ((copies.make_copy, strided, a), (copies.make_write, a, strided)):
+            signature = types.void(first, i8, i8, i8, i8, last)
+            yield Subject(f"{make.__name__}", dtype, copies._kernel(make, copies.THREADS), signature, 1, 0, 0, False)
+        yield Subject("fill", dtype, copies._kernel(copies.make_fill, copies.THREADS), types.void(f8, i8, a), 1, 0, 0, False)
+        kernel = copies._kernel(copies.make_sum_rows, copies.THREADS)
+        yield Subject("sums of rows", dtype, kernel, types.void(a, i8, i8, a), 1, 0, 0, False)
+    half = types.Array(types.float16, 4, "A")
+    kernel = copies._kernel(copies.make_copy, copies.THREADS)
+    yield Subject(
+        "make_copy from float16", "float32", kernel, types.void(half, i8, i8, i8, i8, array(np.float32)), 1, 0, 0, False
+    )
+    flat = types.Array(types.float16, 1, "C")
+    strided = types.Array(types.float32, 4, "A")
+    yield Subject("make_copy to float16", "float32", kernel, types.void(strided, i8, i8, i8, i8, flat), 1, 0, 0, False)
+
+
 def subjects() -> Iterator[Subject]:
     yield from elementwise()
     yield from classwise()
+    yield from further()
 
 
 # --- what comes out -----------------------------------------------------------------------------------------------------

@@ -42,6 +42,34 @@ def test_machine_code(subject):
         assert code.wide <= subject.overhead + 4 * subject.elements
 
 
+@pytest.mark.cuda
+@needs_toolchain
+def test_a_users_losses_compile():
+    import numpy as np
+    from numba import types
+    from test_extension import focal_curvature, focal_point, huber_curvature, huber_point
+
+    from nlosses._cuda import classwise, elementwise
+    from nlosses._cuda._blocks import ABSENT, SINGLE
+
+    for T in (np.float32, np.float64):
+        a, i8, f8 = cuda_code.array(T), types.int64, types.float64
+        results = [cuda_code.array(t) for t in (np.float64, np.uint32, np.float64)]
+        operand = (a, i8, i8)
+        signature = types.void(a, a, i8, *operand, *operand, *operand, *operand, a, f8, a, a, *results)
+        for function, first in ((huber_point, True), (huber_curvature, False)):
+            kinds = (1, SINGLE, ABSENT, ABSENT, ABSENT, ABSENT)
+            kernel = elementwise._kernel(function, first, kinds, 2, None, first, False, False, True)
+            assert cuda_code.cubin(cuda_code.Subject("huber", "", kernel, signature, 1, 0, 0, False))
+        labels = cuda_code.array(np.int32)
+        signature = types.void(a, labels, a, a, a, a, i8, i8, i8, f8, f8, i8, f8, a, a, *results)
+        for mode in ("grad", "hvp"):
+            plan = classwise.plan(100, 1, np.dtype(T).itemsize, False)
+            flags = (True, False, False, False, False, False, True, True, False)
+            kernel = classwise.kernel(focal_point, focal_curvature, mode, plan, 2, *flags)
+            assert cuda_code.cubin(cuda_code.Subject("focal", "", kernel, signature, 1, 0, 0, False))
+
+
 # --- the sources ------------------------------------------------------------------------------------------------------------
 
 

@@ -56,6 +56,7 @@ _registered: set[Callable[..., Any]] = set(_scalar.PRIMITIVES)
 _one_at_a_time = threading.RLock()
 
 
+@cache
 def require() -> None:
     """Raise if there is no GPU to work on."""
     if not cuda.is_available():
@@ -212,8 +213,16 @@ def build(
 @contextmanager
 def on(number: int) -> Iterator[None]:
     """Work on one of several GPUs."""
-    with cuda.gpus[number]:
+    if _alone():
         yield
+    else:
+        with cuda.gpus[number]:
+            yield
+
+
+@cache
+def _alone() -> bool:
+    return len(cuda.gpus) == 1
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype, stream: Any = 0) -> Any:

@@ -58,7 +58,7 @@ def put(buffer, vectors, data, origin, step, start, stride, width, classes):
                 store(data, origin + j * step, buffer[v])
 
 
-# --- what may be absent ------------------------------------------------------------------------------------------------------
+# --- what may be absent: chosen beforehand, for compiled code with a branch on None would go on with a value that may be None
 
 
 @device
@@ -73,7 +73,12 @@ def absent(x):
 
 @device
 def times(k, c):
-    return None if c is None else k * c
+    return k * c
+
+
+@device
+def neither(k, c):
+    return None
 
 
 @device

@@ -40,14 +40,17 @@ class Queue:
         self.summing = (partial, counter, self.results)
 
     def launch(self, kernel: Any, blocks: int, *args: Any) -> None:
-        kernel.launch(blocks, self.stream, *args)
+        with _backend.on(self.device):
+            kernel.launch(blocks, self.stream, *args)
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        return _backend.empty(shape, dtype, self.stream)
+        with _backend.on(self.device):
+            return _backend.empty(shape, dtype, self.stream)
 
     def fetched(self) -> list[float]:
         """The results, once all that was launched is done."""
-        return [float(r) for r in _backend.to_host(self.results, self.stream)]
+        with _backend.on(self.device):
+            return [float(r) for r in _backend.to_host(self.results, self.stream)]
 
 
 def width(row: int, *arrays: Any) -> int:
@@ -76,17 +79,12 @@ class Place:
         assert device is not None
         self.device: int = device
         with _backend.on(self.device):
-            self.queue = _queue(self.device, _handle(arguments["input"]), get_ident())
-        for value in list(arguments.values())[1:]:
-            if not _is_number(value):
-                self._wait_for(value)
-
-    def _wait_for(self, value: Any) -> None:
-        """Let the host wait for another argument's stream: the work goes on in that of the input."""
-        handle = _handle(value)
-        stream = _backend.stream_of(handle)
-        if stream is not self.queue.stream and stream:
-            stream.synchronize()
+            own = _handle(arguments["input"])
+            self.queue = _queue(self.device, own, get_ident())
+            for handle in {_handle(v) for v in arguments.values() if not _is_number(v)} - {own}:
+                stream = _backend.stream_of(handle)
+                if stream:  # the work goes on in the input's stream, so the host waits for the others
+                    stream.synchronize()
 
     # --- from the caller ---------------------------------------------------------------------------------------------------
 
@@ -134,7 +132,7 @@ class Place:
             cast = self.queue.empty((prod(shape),), dtype)
             copies.copy(self.queue, array, tuple(array.shape), cast)
             array = cast
-        shaped = _backend.view(array, shape)
+        shaped = _backend.view(array, shape).bind(self.queue.stream)  # whoever reads it can tell where it is ready
         return shaped if self._library is None else self._library.from_dlpack(dlpack.Exported(shaped, self.device))
 
     def summed(self, array: Any, shape: tuple[int, ...], to: tuple[int, ...]) -> Any:

@@ -18,7 +18,21 @@ from .._scalar import log1p, maximum, product
 from .._softmax import coefficient, gap, lifted, others, raised, slope, slope_at_peak
 from ._backend import SIMULATED, Kernel, build, cuda, load, store
 from ._blocks import DENOMINATOR, GRID, TOTAL, WARP, finish, threads_of
-from ._positions import FINISH, OF_LOGITS, absent, fetch, flat, given, group_sum, group_top, put, slope_of, softmax, times
+from ._positions import (
+    FINISH,
+    OF_LOGITS,
+    absent,
+    fetch,
+    flat,
+    given,
+    group_sum,
+    group_top,
+    neither,
+    put,
+    slope_of,
+    softmax,
+    times,
+)
 from .arrays import width as width_of
 
 
@@ -47,8 +61,8 @@ if SIMULATED:  # few threads, and small problems that cross every limit
 
 
 def make(
-    point, second, of_element, of_logits, even_of, t_of, with_out, with_values, with_vector, with_dots, labelled, unsigned,
-    probable, smooth, weighted, upstreamed, normalised, reduced, fixed, staged, planes, single, vectors, width, lanes,
+    point, second, k2_of, of_element, of_logits, even_of, t_of, with_out, with_values, with_vector, with_dots, labelled,
+    unsigned, probable, smooth, weighted, upstreamed, normalised, reduced, fixed, staged, planes, single, vectors, width, lanes,
     threads, warps, stamp,
 ):  # fmt: skip
     groups = threads // lanes
@@ -193,7 +207,7 @@ def make(
                         store(values, p, T(value))
                 if with_out:
                     k = product(np.float64(load(upstream, p)), c) if upstreamed else c
-                    k2 = times(k, second(u))
+                    k2 = k2_of(k, second(u))
                     k = k * d
                     at_label = T(0)
                     if labelled:
@@ -310,7 +324,8 @@ def kernel(
     """The kernel of one loss, one derivative (`mode`: a key of `FINISH`, or "value"), one driver and one set of options."""
     bent = curvature is not None and mode in ("hessian", "hvp")
     cells = {
-        "point": point, "second": curvature if bent else flat, "of_element": FINISH.get(mode, softmax),
+        "point": point, "second": curvature if bent else flat,
+        "k2_of": times if bent else neither, "of_element": FINISH.get(mode, softmax),
         "of_logits": mode in OF_LOGITS, "even_of": given if smooth else absent, "t_of": given if probable else absent,
         "with_out": mode != "value", "with_values": with_values, "with_vector": mode == "hvp",
         "with_dots": bent and mode == "hvp", "labelled": labelled, "unsigned": unsigned, "probable": probable,
