@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+from scipy.special import xlogy
 
 import gradcheck
 from benchmarks._correct import correct_gradients
@@ -458,6 +459,17 @@ class TestTransfer:
             return np.sin(x * x.dtype.type(1000))
 
         assert check_transfer(sine, sine, self.x)
+
+    def test_at_the_ends_of_a_domain(self):
+        # Beyond them the result is undefined, and says nothing of how well conditioned it is.
+        x = np.repeat(np.linspace(0, 1, 24, dtype=np.float32), 9)
+        offset = -np.sum(xlogy(x, x) + xlogy(1 - x, 1 - x))
+
+        def cancelling(x):
+            return np.sum(xlogy(x, x) + xlogy(1 - x, 1 - x)) + x.dtype.type(offset)
+
+        assert check_transfer(cancelling, cancelling, x)
+        assert check_transfer(cancelling, lambda x: cancelling(x) + np.float32(1e-3), x).verdict is Verdict.FAIL
 
     def test_dtype_shape_and_overflow(self):
         assert {f.code for f in check_transfer(np.exp, lambda x: np.exp(x.astype(float)), self.x).findings} == {"dtype"}

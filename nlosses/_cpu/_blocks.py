@@ -17,6 +17,8 @@ LINE = 64
 #: Bytes of exponentials that are summed in the caller's precision, which is a third quicker than in float64, before the sum
 #: goes on in float64.
 SUMMED = 2048
+#: Numbers whose sum, once a chunk is folded to that many, goes on in float64.
+FOLDED = 64
 #: Elements of one unit of parallel work.  Sizes depend on nothing but the number of elements, hence so do all roundings.
 BLOCK = 4096
 
@@ -50,7 +52,8 @@ def total_of(partial):
 def buffer_sum(total, error, buffer, folded, n):
     """Add the first n elements of a `stack_buffer` to a Neumaier sum; `folded` is a second buffer to work in.
 
-    By halves, which vectorises in a fixed order and rounds nine times at the most.
+    By halves, which vectorises in a fixed order, and in float64 as soon as that costs next to nothing: three roundings in the
+    caller's precision.
     """
     T = buffer.dtype.type
     for i in range(n, CHUNK):
@@ -59,13 +62,16 @@ def buffer_sum(total, error, buffer, folded, n):
     upper = buffer[half:]
     for i in range(half):
         folded[i] = buffer[i] + upper[i]
-    while half > 1:
+    while half > FOLDED:
         half //= 2
         upper = folded[half:]
         for i in range(half):
             folded[i] += upper[i]
-    if np.isfinite(folded[0]):
-        return compensated(total, error, np.float64(folded[0]))
+    s = 0.0
+    for i in range(FOLDED):
+        s = add(s, np.float64(folded[i]))
+    if np.isfinite(s):
+        return compensated(total, error, s)
     for i in range(n):  # infinite or NaN, or but too large for float32
         total, error = compensated(total, error, np.float64(buffer[i]))
     return total, error

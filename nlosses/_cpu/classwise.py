@@ -13,8 +13,8 @@ from . import _threads, rows, tiles
 from ._blocks import as_in, closed, compensated, total_of
 from ._jit import array, build, name_of
 
-#: Up to this many classes a tile of rows is quicker than row after row.
-FEW = 32
+#: Up to this many bytes of classes a tile of rows is quicker than row after row.
+FEW = 224
 #: Rows of one unit of parallel work of `make_gather`.
 BLOCK = 4096
 
@@ -98,7 +98,7 @@ def run(
     `rows.FINISH`, and "value".
     """
     classes, inner = layout
-    driver = tiles if inner > 1 or classes <= FEW else rows
+    driver = tiles if inner > 1 or classes * x.itemsize <= FEW else rows
     labelled = None if target is None else target.dtype.kind == "i"
     none = np.empty(0, x.dtype)
     key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
