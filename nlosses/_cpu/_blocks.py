@@ -19,6 +19,7 @@ LINE = 64
 SUMMED = 2048
 #: Numbers whose sum, once a chunk is folded to that many, goes on in float64.
 FOLDED = 64
+WIDE = np.dtype(np.float64)
 #: Elements of one unit of parallel work.  Sizes depend on nothing but the number of elements, hence so do all roundings.
 BLOCK = 4096
 
@@ -67,11 +68,16 @@ def buffer_sum(total, error, buffer, folded, n):
         upper = folded[half:]
         for i in range(half):
             folded[i] += upper[i]
-    s = 0.0
+    wide = stack_buffer(WIDE)
     for i in range(FOLDED):
-        s = add(s, np.float64(folded[i]))
-    if np.isfinite(s):
-        return compensated(total, error, s)
+        wide[i] = np.float64(folded[i])
+    while half > 1:
+        half //= 2
+        upper_half = wide[half:]
+        for i in range(half):
+            wide[i] += upper_half[i]
+    if np.isfinite(wide[0]):
+        return compensated(total, error, wide[0])
     for i in range(n):  # infinite or NaN, or but too large for float32
         total, error = compensated(total, error, np.float64(buffer[i]))
     return total, error

@@ -10,12 +10,11 @@ import numpy as np
 
 from .._scalar import MODERATE, exp_moderate, log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import add, aligned, closed, compensated, pick, stack_buffer
+from ._blocks import WIDE, add, aligned, closed, compensated, pick, stack_buffer
 from ._jit import inlined, jitable, optional
 
 #: Positions of one unit of parallel work, about.
 BLOCK = 2048
-WIDE = np.dtype(np.float64)
 INDEX = np.dtype(np.int64)
 PLACE = np.dtype(np.uint64)  # whether an index with a sign is negative is asked each time
 #: Classes whose terms are added in the caller's precision before the sum goes on in float64.
