@@ -89,12 +89,26 @@ class Problem:
         return self._run("value", None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
-        if out is None and self.input.dtype is self.x.dtype:  # what follows, without the microseconds of the general case
-            grad = np.empty(self.input.shape, self.x.dtype)
+        # What follows, without the microseconds of the general case.
+        if self.input.dtype is self.x.dtype and (out is None or (grad_output is None and self._serves(out))):
+            grad = np.empty(self.input.shape, self.x.dtype) if out is None else out
             return self._run("grad", grad_output, None, grad.reshape(-1)), grad
         result = self._result(0, out, grad_output)
         value = self._run("grad", grad_output, None, result.kernel_out)
         return value, result.finished()
+
+    def _serves(self, out: Any) -> bool:
+        """Whether a kernel can write to `out` as it is."""
+        return (
+            type(out) is np.ndarray
+            and out.dtype is self.x.dtype
+            and out.shape == self.input.shape
+            and (flags := out.flags).c_contiguous
+            and flags.writeable
+            and ((out is self.input and not self.spec.log_probabilities) or _arrays.apart(out, self.input))
+            and _arrays.apart(out, self.target)
+            and self.weight is None
+        )
 
     def check(self, argnum: int, out: Any) -> None:
         """Raise what `grad` of the same arguments would raise."""

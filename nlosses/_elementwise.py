@@ -49,7 +49,7 @@ class Problem:
         if spec.checks_domains:
             self._check_domains()
         self.weight = None if options.get("weight") is None else self._weight(options["weight"])
-        self.parameters = tuple([self._operand(name, options[name]) for name in spec.parameters])
+        self.parameters = tuple([self._operand(name, options[name]) for name in spec.parameters]) if spec.parameters else ()
         self._set_denominator(options["reduction"])
 
     # --- arguments -------------------------------------------------------------------------------------------------
@@ -122,12 +122,12 @@ class Problem:
             type(out) is np.ndarray
             and out.dtype is self.x.dtype
             and out.shape == self.shape
-            and out.flags.c_contiguous
-            and out.flags.writeable
-            and (out is self.input or not np.may_share_memory(out, self.x))
-            and not np.may_share_memory(out, self.t)
+            and (flags := out.flags).c_contiguous
+            and flags.writeable
+            and (out is self.input or _arrays.apart(out, self.input))
+            and _arrays.apart(out, self.target)
             and self.weight is None
-            and not any(self.parameters)
+            and not (self.parameters and any(self.parameters))
         )
 
     def check(self, argnum: int, out: Any) -> None:

@@ -53,8 +53,8 @@ class Result:
         contiguous = out.flags.f_contiguous if order == "F" else out.flags.c_contiguous
         if type(out) is np.ndarray and contiguous and out.dtype == dtype and out.shape == shape:
             flat = _arrays.flat(out)
-            clear = not any(np.may_share_memory(out, array) for array in used)
-            if clear and kernel_argument is not None and np.may_share_memory(out, kernel_argument):
+            clear = all(_arrays.apart(out, array) for array in used)
+            if clear and kernel_argument is not None and not _arrays.apart(out, kernel_argument):
                 clear = same_memory(flat, kernel_argument)
             if clear:
                 self.buffer = out
