@@ -26,6 +26,8 @@ from typing import Any
 from . import _compare, _machine, _tables, _terminal
 
 PARTS = ("losses", "scaling", "process")
+BYTES = 100  # of memory per element that a case needs, its right result in double precision and all peers included
+USAGE = 2  # exit status, as argparse has it
 NAMES = ("torch", "jax", "scikit-learn", "numpy")
 
 
@@ -44,7 +46,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="default: 9, and 3 with --quick")
     parser.add_argument("--seed", type=int, default=0, help="of the data")
     args = parser.parse_args(argv)
-    args.part = args.part or list(PARTS)
+    args.part = args.part or list(PARTS[:2] if args.case else PARTS)  # whole processes have no cases
     args.peers = [name for name in args.peers.split(",") if name]
     if unknown := set(args.peers) - set(NAMES):
         parser.error(f"unknown peers: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
@@ -64,7 +66,7 @@ def work(args: argparse.Namespace, results: dict[str, Any]) -> int:
     chosen = {part: [c for c in tables[part](args.quick) if args.case in c.name] for part in args.part if part in tables}
     if not any(chosen.values()) and "process" not in args.part:
         print(f"No case contains {args.case!r}.", file=sys.stderr)
-        return 2
+        return USAGE
     session = _session.assembled(args.peers if any(chosen.values()) else [], args.threads, args.rounds, args.share, args.seed)
     results["left_out"] = session.left_out
     for line in session.left_out:
@@ -79,6 +81,9 @@ def work(args: argparse.Namespace, results: dict[str, Any]) -> int:
             for k, case in enumerate(cases):
                 progress.update(task, description=case.name, completed=k * args.rounds)
                 known = case.name in session.measured
+                if case.size * BYTES > _machine.free_memory():
+                    session.left_out.append(f"{case.name} left out on this machine: too little memory")
+                    continue
                 record = session.record(case, lambda task=task: progress.advance(task))  # type: ignore[misc]
                 results["cases"] += [] if known else [record]
                 names.append(case.name)
@@ -106,7 +111,7 @@ def report(args: argparse.Namespace, results: dict[str, Any]) -> None:
     _tables.threads(results["threads"])
     _process.show(results["process"])
     for line in results["left_out"]:
-        if " left out on " in line:
+        if " left out on " in line:  # the others were printed before the start
             print(line)
     if args.json is not None:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
@@ -129,6 +134,8 @@ def main(argv: list[str] | None = None) -> int:
     sys.stdout.flush()
     results: dict[str, Any] = {"facts": facts, "left_out": [], "parts": {}, "cases": [], "threads": [], "process": {}}
     status = _terminal.guarded(lambda: work(args, results), lambda: report(args, results))
+    if status == USAGE:
+        return status
     if args.old is not None and _compare.show(args.old, results, args.band):
         status = status or 1
     return status

@@ -38,6 +38,15 @@ def load() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
+def free_memory() -> int:
+    """Bytes that can be taken without swapping, as far as the system says."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 1 << 62
+
+
 def versions() -> str:
     """Those of everything that is measured, as far as it is installed."""
     import nlosses

@@ -33,7 +33,7 @@ def draw(results: dict[str, Any], folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    with plt.rc_context({**STYLE, "svg.hashsalt": "nlosses"}):  # type: ignore[arg-type]
+    with plt.rc_context(STYLE | {"svg.hashsalt": "nlosses"}):
         for name, figure in _figures(results):
             origin = " | ".join(results["facts"][fact] for fact in ("machine", "date", "versions"))
             origin += f" | threads: {results['facts']['threads']}, load: {results['facts']['load']}"
@@ -84,7 +84,7 @@ def _lines(ax: Any, records: Sequence[Record], x: str, per: str | None = None, j
             color, line = ("white", "--") if name in KEPT else (COLORS[name], "-")
             style = {"color": COLORS[name], "mfc": color, "ls": line if joined else ""}
             ax.plot(*zip(*points, strict=True), marker="o", ms=3.5, lw=1.2, label=name, **style)
-    ax.set(xscale="log", yscale="log")
+    ax.set(xscale="log" if joined else "linear", yscale="log")
     ax.grid(alpha=0.25)
 
 
@@ -108,7 +108,7 @@ def _times(records: Sequence[Record]) -> Any:
         else:  # shapes are not one series
             _lines(ax, [{**r, "place": place} for place, r in enumerate(chosen)], "place", joined=False)
             shapes = ["\n".join(f"{n:,}" for n in r["shape"]) for r in chosen]
-            ax.set(xscale="linear", xlabel="shape of the input")
+            ax.set_xlabel("shape of the input")
             ax.set_xticks(range(len(chosen)), shapes, fontsize=7)
     _legend(figure, axes)
     return figure
