@@ -72,7 +72,8 @@ def first(name: str) -> dict[str, float]:
 def memory(peer: str, quick: bool) -> dict[str, dict[str, float]]:
     """What each loss' second call needs beyond what was there before, its result included, in sizes of the gradient.
 
-    The most memory that the process had during the call, as Linux counts it; the first call compiles and fills caches.
+    The most memory that the process had during the call, as Linux counts it; the first call compiles and fills caches.  A
+    quick run compiles nothing with torch, which would take most of the time.
     """
     import nlosses as nl
 
@@ -85,6 +86,8 @@ def memory(peer: str, quick: bool) -> dict[str, dict[str, float]]:
         shape = (QUICK_SHAPES if quick else SHAPES)[nl.LOSSES[loss].spec.family]
         problem = Case(loss, shape).problem()
         for name, call in contender.calls(problem).items():
+            if quick and name == "torch.compile":
+                continue
             call()
             gc.collect()
             Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import hypot
 from typing import Any, NamedTuple
 
-from . import _tables, _terminal
+from . import _machine, _tables, _terminal
 from ._tables import OWN, OWN_OUT, RATIOS, SHARES, Record, mean, ratio
 
 
@@ -48,6 +48,8 @@ def show(old: dict[str, Any], new: dict[str, Any], band: float) -> bool:
     for fact in ("machine", "threads", "versions"):
         if old["facts"][fact] != new["facts"][fact]:
             console.print(f"  {fact} differ: then {old['facts'][fact]}; now {new['facts'][fact]}")
+    if any(_machine.BUSY in run["facts"]["load"] for run in (old, new)):
+        console.print("  the machine was busy: what follows may be due to that")
     if found:
         for other in dict.fromkeys(q.other for q in found):
             change = mean(q.now / q.before for q in found if q.other == other)

@@ -12,6 +12,7 @@ from pathlib import Path
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "torch", "jax", "optax", "scikit-learn")
 QUIET = 0.5  # processes; with a higher load something else takes part of the machine
+BUSY = "so other programs are running: quote no figure of this run"
 
 
 def cores() -> int:
@@ -67,6 +68,6 @@ def facts(threads: int) -> dict[str, str]:
         "machine": f"{cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "threads": str(threads),
-        "load": f"{busy:.2f}" + (", so other programs are running: quote no figure of this run" if busy > QUIET else ""),
+        "load": f"{busy:.2f}" + (f", {BUSY}" if busy > QUIET else ""),
         "versions": versions(),
     }

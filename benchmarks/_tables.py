@@ -12,7 +12,9 @@ OWN, OWN_OUT, LIMIT, LIMIT_OUT = "nlosses", "nlosses, out=", "limit", "limit, re
 PEERS = ("torch eager", "torch.compile", "jax", "scikit-learn", "numpy")
 CONTENDERS = (OWN, OWN_OUT, *PEERS, LIMIT, LIMIT_OUT)
 #: In the tables, which are wide.
-HEADS = {"torch eager": "torch", "torch.compile": "compile", "scikit-learn": "sklearn", LIMIT_OUT: "limit, out="}
+HEADS = {
+    OWN_OUT: "out=", "torch eager": "torch", "torch.compile": "compile", "scikit-learn": "sklearn", LIMIT_OUT: "limit, out=",
+}  # fmt: skip
 #: Quotients of a case: what is divided by what, and from which bytes on: a call costs as much as to move some 100 kB.
 RATIOS = tuple((peer, OWN, 0) for peer in PEERS)
 SHARES = ((LIMIT, OWN, 1_000_000), (LIMIT_OUT, OWN_OUT, 1_000_000))
@@ -52,7 +54,7 @@ def table(title: str, first: str, columns: Iterable[str]) -> Any:
     made = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     made.add_column(first, no_wrap=True)
     for name in columns:
-        made.add_column(name, justify="right")
+        made.add_column(HEADS.get(name, name), justify="right")
     return made
 
 
@@ -68,7 +70,7 @@ def cases(records: Sequence[Record]) -> None:
     console = _terminal.console()
     present = {name for record in records for name in record["seconds"]}
     quotients = [q for q in RATIOS + SHARES if set(q[:2]) <= present]
-    heads = [HEADS.get(name, name) for name, _, _ in quotients]
+    heads = [name for name, _, _ in quotients]
     peers = sum(name in PEERS for name, _, _ in quotients)
 
     def cells(records: Sequence[Record]) -> list[str]:
@@ -76,7 +78,7 @@ def cases(records: Sequence[Record]) -> None:
         return [written(r, share=k >= peers) for k, r in enumerate(found)]
 
     for loss in dict.fromkeys(record["loss"] for record in records):
-        made = table(loss, "case", (OWN, "out=", *heads))
+        made = table(loss, "case", (OWN, OWN_OUT, *heads))
         for record in (record for record in records if record["loss"] == loss):
             own = (duration(record["seconds"].get(name)) for name in (OWN, OWN_OUT))
             made.add_row(label(record), *own, *cells([record]))

@@ -29,7 +29,7 @@ def small_cases(loss):
 def results(**seconds):
     """A run of one case."""
     record = {"name": "a case", "bytes": 10**7, "seconds": seconds, "spread": dict.fromkeys(seconds, 0.05)}
-    return {"facts": dict.fromkeys(("date", "machine", "threads", "versions"), "same"), "cases": [record]}
+    return {"facts": dict.fromkeys(("date", "machine", "threads", "versions", "load"), "same"), "cases": [record]}
 
 
 # --- what is measured ---------------------------------------------------------------------------------------------------
