@@ -36,7 +36,7 @@ def parsed(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--part", action="append", choices=("headline", *PARTS), help="only this one; may be repeated")
     parser.add_argument("--quick", action="store_true", help="a few cases of each part, fewer and shorter rounds")
-    parser.add_argument("--case", default="", metavar="SUBSTRING", help="only the cases whose names contain it")
+    parser.add_argument("--case", default="", metavar="SUBSTRING", help="only cases whose names contain it; no fresh processes")
     parser.add_argument("--peers", default=",".join(NAMES), metavar="NAMES", help="default: %(default)s; '' for none")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save the results")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw the results, as PNG and SVG")
@@ -76,27 +76,31 @@ def work(args: argparse.Namespace, results: dict[str, Any]) -> int:
     sys.stdout.flush()
     with _terminal.progress() as progress:
         for part, cases in chosen.items():
-            names = results["parts"].setdefault(part, [])
-            task = progress.add_task(part, total=len(cases) * args.rounds)
-            for k, case in enumerate(cases):
-                progress.update(task, description=case.name, completed=k * args.rounds)
-                known = case.name in session.measured
-                if case.size * BYTES > _machine.free_memory():
-                    session.left_out.append(f"{case.name} left out on this machine: too little memory")
-                    continue
-                record = session.record(case, lambda task=task: progress.advance(task))  # type: ignore[misc]
-                results["cases"] += [] if known else [record]
-                names.append(case.name)
-            progress.remove_task(task)
+            one_by_one(session, cases, results, results["parts"].setdefault(part, []), progress)
         if "scaling" in chosen:
-            cases = [case for case in _cases.threads(args.quick) if args.case in case.name]
             task = progress.add_task("threads", total=None)
-            for case in cases:
-                results["threads"] += session.against_threads(case, lambda: None)
+            for case in _cases.threads(args.quick):
+                if args.case in case.name:
+                    results["threads"] += session.against_threads(case, lambda: None)
             progress.remove_task(task)
         if "process" in args.part:
             _process.measure(results["process"], session.left_out, args.peers, args.quick, progress)
     return 0
+
+
+def one_by_one(session: Any, cases: list[Any], results: dict[str, Any], names: list[str], progress: Any) -> None:
+    """Measure the cases of a part, and note their names; those that an earlier part had are not measured again."""
+    task = progress.add_task("", total=len(cases) * session.rounds)
+    for k, case in enumerate(cases):
+        progress.update(task, description=case.name, completed=k * session.rounds)
+        if case.size * BYTES > _machine.free_memory():
+            session.left_out.append(f"{case.name} left out on this machine: too little memory")
+            continue
+        known = case.name in session.measured
+        record = session.record(case, lambda: progress.advance(task))
+        results["cases"] += [] if known else [record]
+        names.append(case.name)
+    progress.remove_task(task)
 
 
 def report(args: argparse.Namespace, results: dict[str, Any]) -> None:

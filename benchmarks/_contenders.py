@@ -19,9 +19,8 @@ import nlosses as nl
 
 from . import _numpy
 from ._cases import PROBABILITIES, Problem
+from ._tables import OWN, OWN_OUT
 from ._timing import Call
-
-OWN, OWN_OUT = "nlosses", "nlosses, out="
 
 
 class Contender(Protocol):

@@ -40,11 +40,11 @@ class Session:
             }
         return self.measured[case.name]
 
-    def verified(self, problem: _cases.Problem) -> dict[str, Call]:
+    def verified(self, problem: _cases.Problem, contenders: list[Any] | None = None) -> dict[str, Call]:
         """The calls whose results are right.  A peer that fails is left out with a word; nlosses must not fail."""
         expected = _cases.reference(problem)
         right: dict[str, Call] = {}
-        for contender in self.contenders:
+        for contender in contenders or self.contenders:
             name = type(contender).__name__
             try:
                 for name, call in contender.calls(problem).items():
@@ -61,7 +61,7 @@ class Session:
         """Times with 1, 2, 4, ... threads, of those that can change their number while they run."""
         problem = case.problem(self.seed)
         able = [contender for contender in self.contenders if hasattr(contender, "set_threads")]
-        calls = Session(able, self.threads, self.rounds, self.share, self.seed).verified(problem) | _limit.calls(problem)
+        calls = self.verified(problem, able) | _limit.calls(problem)
         calls.pop("torch.compile", None)  # its code has the number of threads written in
         found = []
         try:
