@@ -11,7 +11,7 @@ import numpy as np
 from . import _terminal
 
 COLORS = {"L-BFGS-B": "#0072b2", "momentum SGD": "#d55e00", "teacher": "#333333"}  # Okabe and Ito's
-STYLE = {
+STYLE: Any = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 12, "axes.titleweight": "bold",
     "font.size": 10.5, "legend.frameon": False,
 }  # fmt: skip

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from shutil import get_terminal_size
 from typing import Any
 
+WIDTH = 132  # characters
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -24,10 +26,10 @@ def require(program: str, *modules: str) -> None:
 
 
 def console() -> Any:
-    """Console of the results: as wide as the terminal, and wide enough for the tables where there is none."""
+    """Console of the results: as wide as the terminal, and wide enough for the tables: cut off they would say nothing."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 132)
+    return Console(highlight=False, width=max(WIDTH, get_terminal_size().columns) if sys.stdout.isatty() else WIDTH)
 
 
 def progress() -> Any:

@@ -1,0 +1,87 @@
+"""One run: who takes part, how long each is measured, and what has been found so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from . import _cases, _contenders, _limit
+from ._cases import Case
+from ._tables import Record
+from ._timing import Call, measure, spread
+
+
+@dataclass
+class Session:
+    """Contenders and the rounds of every measurement."""
+
+    contenders: list[Any]  # the first is nlosses
+    threads: int
+    rounds: int
+    share: float  # seconds of each contender in each round
+    seed: int
+    left_out: list[str] = field(default_factory=list)
+    measured: dict[str, Record] = field(default_factory=dict)  # by name: parts may have cases in common
+
+    def record(self, case: Case, tick: Callable[[], Any]) -> Record:
+        """Measure a case, or repeat what was found."""
+        if case.name not in self.measured:
+            problem = case.problem(self.seed)
+            minima = measure(self.verified(problem) | _limit.calls(problem), self.rounds, self.share, tick)
+            self.measured[case.name] = {
+                "name": case.name,
+                **asdict(case),
+                "elements": case.size,
+                "bytes": sum(problem.written) + sum(a.nbytes for a in problem.reads),
+                "seconds": {name: median(found) for name, found in minima.items()},
+                "spread": {name: spread(found) for name, found in minima.items()},
+            }
+        return self.measured[case.name]
+
+    def verified(self, problem: _cases.Problem, contenders: list[Any] | None = None) -> dict[str, Call]:
+        """The calls whose results are right.  A peer that fails is left out with a word; nlosses must not fail."""
+        expected = _cases.reference(problem)
+        right: dict[str, Call] = {}
+        for contender in contenders or self.contenders:
+            name = type(contender).__name__
+            try:
+                for name, call in contender.calls(problem).items():
+                    _cases.verify(problem, call(), expected)
+                    right[name] = call
+            except Exception as error:
+                if contender is self.contenders[0]:
+                    raise
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                self.left_out.append(f"{name} left out on {problem.case.name}: {reason[0][:120]}")
+        return right
+
+    def against_threads(self, case: Case, tick: Callable[[], Any]) -> list[dict[str, Any]]:
+        """Times with 1, 2, 4, ... threads, of those that can change their number while they run."""
+        problem = case.problem(self.seed)
+        able = [contender for contender in self.contenders if hasattr(contender, "set_threads")]
+        calls = self.verified(problem, able) | _limit.calls(problem)
+        calls.pop("torch.compile", None)  # its code has the number of threads written in
+        found = []
+        try:
+            for threads in counts(self.threads):
+                for contender in able:
+                    contender.set_threads(threads)
+                minima = measure(calls, self.rounds, self.share, tick)
+                found.append({"name": case.name, "threads": threads, "seconds": {n: median(m) for n, m in minima.items()}})
+        finally:
+            for contender in able:
+                contender.set_threads(self.threads)
+        return found
+
+
+def counts(threads: int) -> list[int]:
+    """Powers of two, and the number itself."""
+    return sorted({threads, *(2**k for k in range(threads.bit_length()) if 2**k <= threads)})
+
+
+def assembled(peers: list[str], threads: int, rounds: int, share: float, seed: int) -> Session:
+    """A session with the peers that are installed."""
+    found, left_out = _contenders.peers(peers, threads)
+    return Session([_contenders.Own(threads), *found], threads, rounds, share, seed, left_out)
