@@ -172,9 +172,8 @@ class Problem:
 
     def _gather(self, mode: str, upstream: Any, scale: float, vector: Any, values: Any, out: Any) -> float:
         curvature = self.spec.math.curvature if mode in ("hessian", "hvp") else None
-        if out is not None:
-            out[:] = 0
         if mode in ("hessian", "hvp") and curvature is None:
+            out[:] = 0
             return 0.0
         total = classwise.gather(
             self.spec.math.point, curvature, self.x, self.layout, self.t, self.weight, upstream, self.ignored, scale,

@@ -162,14 +162,14 @@ def xlogy(a, y):
     """Return a log(y), within 2 ulp, and 0 where `a` is 0, whatever `y` is unless NaN."""
     t = a * log(y)
     T = type(t)
-    return t if a != T(0) or y != y else T(0)
+    return t if (a != T(0)) | (y != y) else T(0)
 
 
 def product(a, y):
     """Return a y, exactly rounded, and 0 where `a` is 0, even if `y` is infinite; NaN if either is NaN."""
     ay = a * y
     T = type(ay)
-    return ay if a != T(0) or y != y else T(0)
+    return ay if (a != T(0)) | (y != y) else T(0)
 
 
 def exp_difference(a, b):

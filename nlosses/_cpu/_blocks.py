@@ -158,31 +158,42 @@ def as_in(number, x):
 
 
 @optional
-def staged(operand, lo, n):
-    """Elements lo to lo + n of an operand ``(data, inner, period)``, whose element i is ``data[i // inner % period]``."""
+def staged(operand, lo, n, block, first):
+    """Elements lo to lo + n of an operand ``(data, inner, period)``, whose element i is ``data[i // inner % period]``.
+
+    They are in `block`, a `stack_buffer`, so that the loop that reads them need not ask what they overlap with.  A single
+    number is put there only the `first` time.
+    """
     data, inner, period = operand
-    block = np.empty(n, data.dtype)
+    if period == 1 and not first:
+        return block
     k = lo // inner % period
     i = 0
-    if inner == 1 and period < 32:
-        while i < n:
-            block[i] = data[k]
-            i += 1
-            k = k + 1 if k + 1 < period else 0
-    elif inner == 1:
-        while i < n:
-            run = min(period - k, n - i)
-            for j in range(run):
-                block[i + j] = data[k + j]
+    if inner == 1:
+        while i < min(n, period):
+            run = min(period - k, n - i, period - i)
+            copy(block[i:], data[k:], run)
             i += run
             k = 0
+        while i < n:  # what is there so far are whole periods, and is doubled
+            run = min(i, n - i)
+            copy(block[i:], block, run)
+            i += run
     else:
         left = inner - lo % inner
         while i < n:
             run = min(left, n - i)
+            to = block[i:]
+            number = data[k]
             for j in range(run):
-                block[i + j] = data[k]
+                to[j] = number
             i += run
             left = inner
             k = k + 1 if k + 1 < period else 0
     return block
+
+
+@jitable
+def copy(target, source, n):
+    for i in range(n):
+        target[i] = source[i]

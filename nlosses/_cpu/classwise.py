@@ -15,8 +15,8 @@ from ._jit import array, build, name_of
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row.
 FEW = 224
-#: Rows of one unit of parallel work of `make_gather`.
-BLOCK = 4096
+#: Rows of one unit of parallel work of `make_gather`, if they have no more elements than that.
+BLOCK, ELEMENTS = 4096, 32768
 
 
 @lru_cache(maxsize=64)
@@ -116,18 +116,26 @@ def make_gather(point, curvature, stamp):
     def kernel(x, target, weight, upstream, classes, inner, ignored, scale, values, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         T = x.dtype.type
-        n_blocks = (target.size + BLOCK - 1) // BLOCK
+        size = max(64, min(BLOCK, ELEMENTS // classes))
+        n_blocks = (target.size + size - 1) // size
         partial = np.empty(n_blocks)
         for b in prange(n_blocks):
-            start = np.int64(b) * BLOCK
+            start = np.int64(b) * size
+            stop = min(start + size, target.size)
             total = 0.0
             error = 0.0
-            for i in range(start, min(start + BLOCK, target.size)):
+            if out.size > 0 and inner == 1:
+                room = out[start * classes : stop * classes]
+                for k in range(room.size):
+                    room[k] = T(0)
+            for i in range(start, stop):
                 y = target[i]
                 value = 0.0
                 if y != ignored:
-                    n, d = divmod(i, inner)
-                    k = (n * classes + y) * inner + d
+                    k = i * classes + y
+                    if inner > 1:
+                        n, d = divmod(i, inner)
+                        k = (n * classes + y) * inner + d
                     own = np.float64(weight[y])
                     u = product(own, -np.float64(x[k]))
                     value, slope = point(u)
@@ -168,8 +176,10 @@ def gather(
     values: np.ndarray | None,
     out: np.ndarray | None,
 ) -> float:
-    """As `run`, for log-probabilities; `out` must hold zeros.  With `curvature`, `out` is the diagonal of the Hessian."""
+    """As `run`, for log-probabilities.  With `curvature`, `out` is the diagonal of the Hessian."""
     none = np.empty(0, x.dtype)
+    if out is not None and layout[1] != 1:
+        out[:] = 0  # which the kernel does where the rows of a block lie together
     return _threads.run(
         target.size, _gather, (point, curvature, x.dtype), x, target,
         _ones(layout[0], x.dtype) if weight is None else weight, none if upstream is None else upstream, *layout, ignored,

@@ -49,6 +49,8 @@ def make(function, with_value, parameters_taken, general, stamp):
             buffer = stack_buffer(x.dtype)
             vs = stack_buffer(x.dtype)
             folded = stack_buffer(x.dtype)
+            p_room, r_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
+            w_room, u_room, q_room = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
             total = 0.0
             error = 0.0
             for lo in range(start, min(start + BLOCK, x.size), CHUNK):
@@ -57,15 +59,15 @@ def make(function, with_value, parameters_taken, general, stamp):
                 # Loops over views vectorise; loops over a range of the whole array do not (index wrap-around).
                 xs = x[lo:hi]
                 ts = t[lo:hi]
-                gs = buffer if general else destination(out, x, lo, hi, buffer)
+                gs = destination(out, x, lo, hi, buffer)
                 if parameters_taken > 0:
-                    ps = staged(parameters[0], lo, n)
+                    ps = staged(parameters[0], lo, n, p_room, lo == start)
                 if parameters_taken > 1:
-                    rs = staged(parameters[1], lo, n)
+                    rs = staged(parameters[1], lo, n, r_room, lo == start)
                 if general:
-                    ws = staged(weight, lo, n)
-                    us = staged(upstream, lo, n)
-                    qs = staged(vector, lo, n)
+                    ws = staged(weight, lo, n, w_room, lo == start)
+                    us = staged(upstream, lo, n, u_room, lo == start)
+                    qs = staged(vector, lo, n, q_room, lo == start)
                 for i in range(n):
                     if parameters_taken == 0:
                         result = function(xs[i], ts[i])
@@ -79,10 +81,8 @@ def make(function, with_value, parameters_taken, general, stamp):
                         vs[i] = product(ws[i], v) if general else v
                     else:
                         g = result
-                    if general:
-                        gs[i] = product(us[i] * qs[i], product(ws[i], g)) * c
-                    elif out is not None:
-                        gs[i] = g * c
+                    if out is not None:
+                        gs[i] = (product(us[i] * qs[i], product(ws[i], g)) if general else g) * c
                 if general and with_value:
                     if values.size > 0:
                         vo = values[lo:hi]
@@ -91,7 +91,7 @@ def make(function, with_value, parameters_taken, general, stamp):
                 if with_value:
                     total, error = buffer_sum(total, error, vs, folded, n)
                 if out is not None:
-                    if general or in_place(out, x):
+                    if in_place(out, x):
                         os = out[lo:hi]
                         for i in range(n):
                             os[i] = buffer[i]
