@@ -3,7 +3,7 @@
 Numba's own launcher polls its threads, has no shuffles and forgives much. This one runs one thread at a time, up to its next
 barrier, in an order that is reversed in every second block, so that a missing barrier shows. It forgets shared memory from
 block to block, poisons local arrays, and does not let a negative index count from the end. A thread that misses a barrier is
-an error.
+an error. Warps are shorter than those of a GPU, for the time that their threads take: kernels take the length from here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from numba.cuda.simulator.kernelapi import FakeCUDAModule
 
 from .._cpu._jit import reachable
 
-WARP = 32
+#: Threads of a warp.
+WARP = 8
 VERSION = "simulator"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._backend import Kernel, build, cuda, load, store, view
-from ._blocks import GRID, threads_of
+from ._blocks import GRID, WARP, threads_of
 
 THREADS = threads_of(256)
 
@@ -69,7 +69,7 @@ def _kernel(make: Any, threads: int) -> Kernel:
 
 def _launch(queue: Any, make: Any, n: int, *args: Any) -> None:
     if n:
-        threads = THREADS if n > 32 else 32
+        threads = THREADS if n > WARP else WARP
         queue.launch(_kernel(make, threads), min(-(-n // threads), GRID), *args)
 
 
