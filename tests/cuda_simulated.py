@@ -176,6 +176,61 @@ def test_class_counts(shape, rng):
             both(nl.cross_entropy.grad, x, p, argnums=1, **options)
 
 
+# --- functions ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "log_sigmoid"])
+def test_elementwise_functions(name, dtype, rng):
+    function = getattr(nl, name)
+    for shape in ((), (0,), (1,), (130,), (3, 5)):
+        x, g = rng.normal(size=shape, scale=9).astype(dtype), rng.normal(size=shape).astype(dtype)
+        if not shape:
+            x, g = np.array(x), np.array(g)
+        both(function, x, bound=BOUND[dtype])
+        y = np.asarray(function(x))
+        both(function.vjp, g, y, bound=BOUND[dtype])
+    values = np.array([0, -0.0, 100, -100, 800, -800, np.inf, -np.inf, np.nan], dtype)
+    with np.errstate(all="ignore"):
+        both(function, values, bound=BOUND[dtype])
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize(
+    "shape", [(1,), (5,), (0, 3), (3, 0), (21, 4), (5, 8), (2, 33), (2, 65), (3, 130), (2, 132), (2, 9, 3), (2, 33, 3)], ids=str
+)
+def test_classwise_functions(name, shape, dtype, rng):
+    function = getattr(nl, name)
+    x, g = rng.normal(size=shape, scale=9).astype(dtype), rng.normal(size=shape).astype(dtype)
+    axis = len(shape) // 2
+    if 0 in shape and shape[axis] == 0:
+        for call in (lambda f: function(f(x), axis=axis), lambda f: function.vjp(f(g), f(x), axis)):
+            assert message(lambda call=call: call(on_device)) == message(lambda call=call: call(np.asarray))
+        return
+    both(function, x, axis=axis, bound=BOUND[dtype])
+    if shape[0]:
+        both(function, x[::-1], axis=0, bound=BOUND[dtype])
+    y = function(x / 5, axis=axis)
+    both(function.vjp, g, y, axis=axis, bound=8 * BOUND[dtype])  # g less a sum, of like size
+
+
+def test_functions_take_and_give_any_type(rng):
+    x, g = rng.normal(size=(4, 6)), rng.normal(size=(4, 6))
+    for function in (nl.sigmoid, nl.log_sigmoid, nl.softmax, nl.log_softmax):
+        both(function, x.astype(np.float16), bound=1e-3)
+        both(function.vjp, g.astype(np.float32), function(x), bound=1e-15)
+        both(function.vjp, g, function(x.astype(np.float32)), bound=1e-6)
+        both(function, np.arange(6), bound=1e-15)
+        strided = view_of(np.repeat(x, 2, axis=1), lambda a: a[:, ::2])
+        assert_close(function(strided), function(x), 1e-15)
+        for call in (
+            lambda f, function=function: function(f(x + 0j)),
+            lambda f, function=function: function.vjp(f(g[:2]), f(x)),
+        ):
+            assert message(lambda call=call: call(on_device)) == message(lambda call=call: call(np.asarray))
+    with pytest.raises(ValueError, match="axis must be in"):
+        nl.softmax(on_device(x), axis=2)
+
+
 # --- a user's own losses ----------------------------------------------------------------------------------------------------
 
 
@@ -367,7 +422,8 @@ def test_mixed_places(rng):
         "grad_output in host memory": lambda: bce.grad(d(x), d(t), reduction="none", grad_output=x),
         "grad_output is on a CUDA device": lambda: bce.grad(x, t, reduction="none", grad_output=d(x)),
         "out must be a NumPy array": lambda: bce.grad(x, t, out=d(x)),
-        "softmax: input is on a CUDA device": lambda: nl.softmax(d(x)),
+        "output in host memory, grad_output on CUDA device 0": lambda: nl.softmax.vjp(d(x), x),
+        "output on CUDA device 0, grad_output in host memory": lambda: nl.sigmoid.vjp(x, d(x)),
     }
     for message, call in calls.items():
         with pytest.raises(TypeError, match=re.escape(message)):

@@ -82,7 +82,7 @@ def test_well_formed():
     assert 1500 <= len(CASES) <= 3000
     assert 150 <= len(QUICK) <= 250
     assert 1500 <= len(DEVICE) <= 3500
-    assert 70 <= sum(case["quick"] for case in DEVICE) <= 120
+    assert 70 <= sum(case["quick"] for case in DEVICE) <= 130
     for case in ALL:
         assert set(case) == {"name", "check", "arguments", "labels", "quick"}
         assert case["check"] in CHECKS
@@ -114,6 +114,9 @@ def test_functions_are_there():
         mine = [case for case in cases if case["labels"]["loss"] in names]
         assert labels(mine, "loss", "dtype") == set(product(names, ("float64", "float32")))
         assert {case["arguments"].axis for case in mine} == {None, 0, 1, 2}
+    for cases in (DEVICE, [case for case in DEVICE if case["quick"]]):
+        mine = [case for case in cases if case["labels"]["loss"] in names]
+        assert labels(mine, "loss", "dtype") == set(product(names, ("float64", "float32", "float16")))
 
 
 # --- device kernels ----------------------------------------------------------------------------------------------------

@@ -65,25 +65,26 @@ def _queue(device: int, handle: int, thread: int) -> Queue:
 
 
 class Place:
-    """The one GPU that holds all arrays of a call, the stream that they are ready on, and whose kind the results get."""
+    """The one GPU that holds all arrays of a call, and what the first of them decides: the stream, and the kind of results."""
 
     def __init__(self, owner: str, arguments: dict[str, Any]) -> None:
         _backend.require()
         self.owner = owner
-        self._library = _library(arguments["input"])
         where = {name: _number(value) for name, value in arguments.items() if not _is_number(value)}
         devices = set(where.values())
         if len(devices) > 1:
             raise _validate.scattered(owner, where)
         (device,) = devices
         assert device is not None
+        first = next(value for value in arguments.values() if not _is_number(value))
+        self._library = _library(first)
         self.device: int = device
         with _backend.on(self.device):
-            own = _handle(arguments["input"])
+            own = _handle(first)
             self.queue = _queue(self.device, own, get_ident())
             for handle in {_handle(v) for v in arguments.values() if not _is_number(v)} - {own}:
                 stream = _backend.stream_of(handle)
-                if stream:  # the work goes on in the input's stream, so the host waits for the others
+                if stream:  # the work goes on in the first one's stream, so the host waits for the others
                     stream.synchronize()
 
     # --- from the caller ---------------------------------------------------------------------------------------------------

@@ -40,10 +40,13 @@ def suite() -> Iterator[Case]:
     """All cases of the library."""
     for loss in LOSSES.values():
         yield from cases_of(loss)
-    for function in (sigmoid, log_sigmoid, softmax, log_softmax):
+    functions = (sigmoid, log_sigmoid, softmax, log_softmax)
+    for function in functions:
         yield from _cases_of_function(function)
     for loss in LOSSES.values():
         yield from cases_of(loss, "cuda")
+    for function in functions:
+        yield from _cases_of_function(function, "cuda")
 
 
 def cases_of(loss: Loss[Any], device: str = "cpu") -> Iterator[Case]:
@@ -122,10 +125,13 @@ def _sizes(loss: Loss[Any], device: str) -> Iterator[Case]:
         yield replace(common, shape=shape).case(quick=False)
 
 
-def _cases_of_function(function: Function) -> Iterator[Case]:
+def _cases_of_function(function: Function, device: str = "cpu") -> Iterator[Case]:
     """Every shape, and every axis of it."""
-    for dtype in DTYPES["cpu"]:
+    for dtype in DTYPES[device]:
         for shape in SHAPES["classwise"]:
             axes: Iterable[int | None] = range(len(shape)) if isinstance(function, Classwise) else (None,)
             for axis in axes:
-                yield FunctionCase(function, shape, axis, dtype).case(quick=len(shape) > 2 or axis == 1)
+                quick = len(shape) > 2 or axis == 1
+                if device != "cpu":  # one row that threads share, one that a thread takes
+                    quick = axis in (None, 1) and shape in SHAPES["classwise"][2 : 3 + (axis == 1)]
+                yield FunctionCase(function, shape, axis, dtype, device).case(quick)
