@@ -194,8 +194,8 @@ def further() -> Iterator[Subject]:
     from numba import types
 
     import nlosses as nl
+    from nlosses._cuda import bfloat, copies, elementwise, gather, sums
     from nlosses._cuda import classwise as driver
-    from nlosses._cuda import copies, elementwise, gather, sums
     from nlosses._cuda._blocks import ABSENT, FULL, REPEATED, SINGLE
 
     i8, f8 = types.int64, types.float64
@@ -247,6 +247,15 @@ def further() -> Iterator[Subject]:
         yield Subject("fill", dtype, copies._kernel(copies.make_fill, copies.THREADS), types.void(f8, i8, a), 1, 0, 0, False)
         kernel = copies._kernel(copies.make_sum_rows, copies.THREADS)
         yield Subject("sums of rows", dtype, kernel, types.void(a, i8, i8, a), 1, 0, 0, False)
+    few, many = types.Array(types.uint16, 4, "A"), types.Array(types.uint32, 4, "A")
+    flat_few, flat_many = (types.Array(t, 1, "C") for t in (types.uint16, types.uint32))
+    for make, convert, first, last in (
+        (copies.make_copy, bfloat.widened, few, flat_many), (copies.make_copy, bfloat.narrowed, many, flat_few),
+        (copies.make_write, bfloat.narrowed, flat_many, few),
+    ):  # fmt: skip
+        kernel = copies._kernel(make, copies.THREADS, convert)
+        signature = types.void(first, i8, i8, i8, i8, last)
+        yield Subject(f"{make.__name__}, bfloat16 {convert.__name__}", "float32", kernel, signature, 1, 0, 0, False)
     half = types.Array(types.float16, 4, "A")
     kernel = copies._kernel(copies.make_copy, copies.THREADS)
     yield Subject(

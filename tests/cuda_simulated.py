@@ -180,7 +180,7 @@ def test_class_counts(shape, rng):
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "log_sigmoid"])
-def test_elementwise_functions(name, dtype, rng):
+def test_functions_of_elements(name, dtype, rng):
     function = getattr(nl, name)
     for shape in ((), (0,), (1,), (130,), (3, 5)):
         x, g = rng.normal(size=shape, scale=9).astype(dtype), rng.normal(size=shape).astype(dtype)
@@ -198,7 +198,7 @@ def test_elementwise_functions(name, dtype, rng):
 @pytest.mark.parametrize(
     "shape", [(1,), (5,), (0, 3), (3, 0), (21, 4), (5, 8), (2, 33), (2, 65), (3, 130), (2, 132), (2, 9, 3), (2, 33, 3)], ids=str
 )
-def test_classwise_functions(name, shape, dtype, rng):
+def test_functions_of_rows(name, shape, dtype, rng):
     function = getattr(nl, name)
     x, g = rng.normal(size=shape, scale=9).astype(dtype), rng.normal(size=shape).astype(dtype)
     axis = len(shape) // 2
@@ -402,6 +402,125 @@ def test_other_libraries(monkeypatch, rng):
     out = Foreign(0 * x)
     assert nl.mse_loss.grad(Foreign(x), Foreign(t), out=out) is out
     assert np.array_equal(out.host, expected[1])
+
+
+# --- bfloat16 ----------------------------------------------------------------------------------------------------------------
+
+
+@np.errstate(all="ignore")
+def bfloat_bits(x):
+    """Bits of the bfloat16 next to float32s, the even one of two: the reference, by NumPy."""
+    x = np.asarray(x, np.float32)
+    bits = x.view(np.uint32)
+    down = (bits & 0xFFFF0000).view(np.float32)
+    up = ((bits & 0xFFFF0000) + np.uint32(0x10000)).view(np.float32)
+    below, above = np.abs(x.astype(np.float64) - down), np.abs(up.astype(np.float64) - x)
+    largest = bits & 0x7FFF0000 == 0x7F7F0000  # the next one would be 2**128; it is infinity
+    above = np.where(largest, 2.0**120 - below, above)
+    odd = bits >> 16 & 1 == 1
+    nearest = np.where((below > above) | ((below == above) & odd), up, down)
+    return (np.where(np.isnan(x) | np.isinf(x), x, nearest).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def as_bfloat(x):
+    """Floats next to x that bfloat16 has, and a device array of these."""
+    bits = bfloat_bits(x)
+    return (bits.astype(np.uint32) << 16).view(np.float32), cuda.to_device(bits.view("V2"))
+
+
+def bits_of(array):
+    host = array.copy_to_host()
+    assert host.dtype == np.dtype("V2")
+    return np.ascontiguousarray(host).view(np.uint16)
+
+
+def test_bits_of_bfloat16(rng):
+    from nlosses._cuda import arrays, copies
+
+    finest = np.arange(0x3F7FFFF0, 0x3F820010, dtype=np.uint32)[::257]
+    special = np.array([0, 0x7F7F7FFF, 0x7F7F8000, 0x7F800000, 1, 0x8000, 0x8001, 0x18000, 0x7F800001, 0x7FFFFFFF], np.uint32)
+    bits = np.concatenate([finest, special, rng.integers(0, 2**31, 100, np.uint32)])
+    x = np.concatenate([bits, bits | np.uint32(2**31)]).view(np.float32)
+    queue = arrays._queue(0, 0, 0)
+    out = cuda.to_device(np.zeros(x.size, np.uint16).view("V2"))
+    copies.copy(queue, cuda.to_device(x), x.shape, out)
+    result, expected = bits_of(out), bfloat_bits(x)
+    assert np.array_equal(result[~np.isnan(x)], expected[~np.isnan(x)])
+    nan = result[np.isnan(x)]
+    assert np.all((nan & 0x7F80 == 0x7F80) & (nan & 0x7F != 0))
+    back = cuda.to_device(np.zeros(x.size, np.float32))
+    copies.copy(queue, out, x.shape, back)
+    assert np.array_equal(back.copy_to_host().view(np.uint32), result.astype(np.uint32) << 16)
+
+
+def test_bfloat16(loss, rng):
+    """Results are those of float32, rounded; a value that is one number is a float32."""
+    x, t = sample(loss, (6, 5), np.float32, rng)
+    x, dx = as_bfloat(x)
+    t, dt = as_bfloat(t) if t.dtype.kind == "f" else (t, on_device(t))
+    value, grad = loss.value_and_grad(dx, dt, reduction="sum")
+    expected = loss.value_and_grad(x, t, reduction="sum")
+    assert type(value) is np.float32
+    assert value == pytest.approx(expected[0], rel=1e-6)
+    wide = loss.grad(on_device(x), dt if t.dtype.kind != "f" else on_device(t), reduction="sum")
+    assert np.array_equal(bits_of(grad), bfloat_bits(wide.copy_to_host()))
+    values = loss(dx, dt, reduction="none")
+    assert np.array_equal(bits_of(values), bfloat_bits(loss(on_device(x), on_device(t), reduction="none").copy_to_host()))
+    assert loss.grad(dx, dt, reduction="sum", out=dx) is dx
+    assert np.array_equal(bits_of(dx), bits_of(grad))
+
+
+def test_bfloat16_with_others(rng):
+    (x, dx), (t, dt) = as_bfloat(rng.normal(size=(4, 6))), as_bfloat(rng.normal(size=(4, 6)))
+    d = on_device
+    mse = nl.mse_loss
+    assert mse(dx, dt, reduction="none")[::2].dtype == np.dtype("V2")
+    assert mse(dx, d(t), reduction="none").dtype == np.float32
+    assert mse(d(x), dt, reduction="none").dtype == np.float32
+    assert type(mse(dx, d(t.astype(np.float64)))) is np.float64
+    expected = bfloat_bits(mse.grad(x.astype(np.float64), t.astype(np.float64)))
+    assert np.array_equal(bits_of(mse.grad(dx, d(t.astype(np.float64)))), expected)
+    out = cuda.to_device(np.zeros((4, 12), np.uint16).view("V2"))[:, ::2]
+    assert mse.grad(dx, dt, out=out) is out
+    assert np.array_equal(bits_of(out), bits_of(mse.grad(dx, dt)))
+    first, second = mse.grad(dx, dt, argnums=(0, 1))
+    assert np.array_equal(bits_of(first), bits_of(second) ^ 0x8000)
+    strided = mse.grad(dx[::2, 1:], dt[::2, 1:], reduction="sum")
+    assert np.array_equal(bits_of(strided), bits_of(mse.grad(dx, dt, reduction="sum"))[::2, 1:])
+    for function in (nl.sigmoid, nl.log_softmax):
+        y = function(dx)
+        assert np.array_equal(bits_of(y), bfloat_bits(function(d(x)).copy_to_host()))
+        assert function.vjp(dt, y).dtype == np.dtype("V2")
+    assert mse.grad(cuda.to_device(np.zeros((0, 3), np.uint16).view("V2")), d(np.zeros((0, 3)))).shape == (0, 3)
+    with pytest.raises(TypeError, match="out must have dtype bfloat16, got float32"):
+        mse.grad(dx, dt, out=d(x))
+    with pytest.raises(TypeError, match="out must have dtype float32, got bfloat16"):
+        mse.grad(d(x), d(t), out=dx)
+
+
+def test_bfloat16_of_other_libraries(monkeypatch, rng):
+    from nlosses._cuda import dlpack
+
+    class Bfloat:
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack_device__(self):
+            return (2, 0)
+
+        def __dlpack__(self, **options):
+            return dlpack.Exported(self.array, 0).__dlpack__()
+
+    library = types.ModuleType("library")
+    library.from_dlpack = lambda array: Bfloat(dlpack.imported("array", array))
+    monkeypatch.setitem(sys.modules, "library", library)
+    monkeypatch.setattr(Bfloat, "__module__", "library.arrays")
+    dx, dt = (as_bfloat(rng.normal(size=(4, 6)))[1] for _ in range(2))
+    grad = nl.mse_loss.grad(Bfloat(dx), Bfloat(dt))
+    assert type(grad) is Bfloat
+    assert np.array_equal(bits_of(grad.array), bits_of(nl.mse_loss.grad(dx, dt)))
+    by_interface = nl.mse_loss.grad(Foreign(bits_of(dx).view("V2")), Foreign(bits_of(dt).view("V2")))
+    assert np.array_equal(bits_of(by_interface), bits_of(nl.mse_loss.grad(dx, dt)))
 
 
 # --- errors ------------------------------------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ class _Local:
 
 def poisoned(shape: Any, dtype: Any) -> np.ndarray:
     dtype = np.dtype(dtype)
+    if dtype.kind == "V":
+        return np.zeros(shape, dtype).view(Memory)
     fill = np.nan if dtype.kind == "f" else np.iinfo(dtype).min if dtype.kind in "iu" else 1
     return np.full(shape, fill, dtype).view(Memory)
 

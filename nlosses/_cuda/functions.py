@@ -98,7 +98,7 @@ class _Call:
         return [*(self.place.flat(a, dtype) for a in self.arrays), queue.empty((prod(self.shape),), dtype)]
 
     def result(self, out: Any) -> Any:
-        return self.place.given(out, self.shape, _arrays.result_dtype(self.first))
+        return self.place.given(out, self.shape, self.place.result_dtype(self.first))
 
 
 def elementwise(owner: str, direction: str, given: dict[str, Any]) -> Any:
