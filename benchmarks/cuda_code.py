@@ -194,8 +194,8 @@ def further() -> Iterator[Subject]:
     from numba import types
 
     import nlosses as nl
+    from nlosses._cuda import bfloat, copies, elementwise, gather, sums
     from nlosses._cuda import classwise as driver
-    from nlosses._cuda import copies, elementwise, gather, sums
     from nlosses._cuda._blocks import ABSENT, FULL, REPEATED, SINGLE
 
     i8, f8 = types.int64, types.float64
@@ -226,15 +226,9 @@ def further() -> Iterator[Subject]:
                     a, array(np.uint64 if unsigned else np.int64), a, a, a, i8, i8, i8, i8, f8, a, a, *results
                 )
                 yield Subject(
-                    f"nll_loss: {'all options' if unsigned else 'value'}{', curved' if second else ''}",
-                    dtype,
-                    kernel,
-                    signature,
-                    1,
-                    0,
-                    0,
-                    False,
-                )
+                    f"nll_loss: {'all options' if unsigned else 'value'}{', curved' if second else ''}", dtype, kernel,
+                    signature, 1, 0, 0, False, overhead=130 + 30 * (second is not None),
+                )  # fmt: skip
         spec = nl.binary_cross_entropy_with_logits.spec
         operand = (a, i8, i8)
         signature = types.void(a, a, i8, *operand, *operand, *operand, *operand, a, f8, a, a, *results)
@@ -253,6 +247,15 @@ def further() -> Iterator[Subject]:
         yield Subject("fill", dtype, copies._kernel(copies.make_fill, copies.THREADS), types.void(f8, i8, a), 1, 0, 0, False)
         kernel = copies._kernel(copies.make_sum_rows, copies.THREADS)
         yield Subject("sums of rows", dtype, kernel, types.void(a, i8, i8, a), 1, 0, 0, False)
+    few, many = types.Array(types.uint16, 4, "A"), types.Array(types.uint32, 4, "A")
+    flat_few, flat_many = (types.Array(t, 1, "C") for t in (types.uint16, types.uint32))
+    for make, convert, first, last in (
+        (copies.make_copy, bfloat.widened, few, flat_many), (copies.make_copy, bfloat.narrowed, many, flat_few),
+        (copies.make_write, bfloat.narrowed, flat_many, few),
+    ):  # fmt: skip
+        kernel = copies._kernel(make, copies.THREADS, convert)
+        signature = types.void(first, i8, i8, i8, i8, last)
+        yield Subject(f"{make.__name__}, bfloat16 {convert.__name__}", "float32", kernel, signature, 1, 0, 0, False)
     half = types.Array(types.float16, 4, "A")
     kernel = copies._kernel(copies.make_copy, copies.THREADS)
     yield Subject(
@@ -263,9 +266,51 @@ def further() -> Iterator[Subject]:
     yield Subject("make_copy to float16", "float32", kernel, types.void(strided, i8, i8, i8, i8, flat), 1, 0, 0, False)
 
 
+def functions() -> Iterator[Subject]:
+    """sigmoid, softmax, their logarithms and vector-Jacobian products."""
+    from numba import types
+
+    from nlosses._cuda import classwise as rows
+    from nlosses._cuda import elementwise, functions
+    from nlosses._cuda._blocks import ABSENT
+    from nlosses._maps import ELEMENTWISE, identity
+
+    i8, f8 = types.int64, types.float64
+    results = (array(np.float64), array(np.uint32), array(np.float64))
+    for dtype, T in DTYPES.items():
+        a, itemsize = array(T), np.dtype(T).itemsize
+        operand = (a, i8, i8)
+        signature = types.void(a, a, i8, *operand, *operand, *operand, *operand, a, f8, a, a, *results)
+        for name, function in ELEMENTWISE.items():
+            kinds = (0, ABSENT, ABSENT, ABSENT, ABSENT, ABSENT)
+            kernel = elementwise._kernel(function, False, kinds, 16 // itemsize, None, False, False, False, True)
+            loads, elements = 1 + name.endswith("backward"), 16 // itemsize * elementwise.VECTORS
+            yield Subject(name, dtype, kernel, signature, elements, loads, 1, True, overhead=0)
+        for classes, inner in ((10, 1), (1000, 1), (16384, 1), (50257, 1), (21, 4096), (150, 4096)):
+            where = f"{classes} classes" + (" on inner axes" if inner > 1 else "")
+            for name in ("softmax", "log_softmax"):
+                plan = rows.plan(classes, inner, itemsize, False)
+                width = 16 // itemsize if plan.lanes > 1 and classes % (16 // itemsize) == 0 else 1
+                kernel = rows.kernel(identity, None, name, plan, width, *[False] * 9)
+                signature = types.void(a, a, a, a, a, a, i8, i8, i8, f8, f8, i8, f8, a, a, *results)
+                passes = 1 if plan.single else 2
+                yield Subject(
+                    f"{name}, {where}", dtype, kernel, signature, plan.elements, passes, 1, width > 1, overhead=512
+                )  # fmt: skip
+                plan = rows.plan(classes, inner, itemsize, True)
+                width = 16 // itemsize if plan.lanes > 1 and classes % (16 // itemsize) == 0 else 1
+                kernel = functions.kernel(f"{name}_backward", plan, width)
+                passes = 1 if plan.single else 2
+                yield Subject(
+                    f"{name}_backward, {where}", dtype, kernel, types.void(a, a, i8, i8, i8, a), plan.elements, 2 * passes, 1,
+                    width > 1, overhead=512,
+                )  # fmt: skip
+
+
 def subjects() -> Iterator[Subject]:
     yield from elementwise()
     yield from classwise()
+    yield from functions()
     yield from further()
 
 

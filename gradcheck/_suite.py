@@ -45,7 +45,10 @@ class Case:
     check : str
         Which check: ``"check"``, ``"check_hvp"``, ``"check_hessian_diag"`` or ``"check_transfer"``.
     labels : mapping of str to str
-        What filters and tables go by, such as loss, dtype, device, reduction, derivative.
+        What filters and tables go by, such as loss, dtype, device, reduction, derivative.  Three more say how a case is run.
+        With ``skip``, the reason, it is not.  With ``environment``, such as ``"A=1 B=2"``, the command line runs it in a
+        process that collects the suite with these variables; one that has both, only if it is asked for by its device or
+        name.  A ``note`` is told with the results of the cases that have it.
     quick : bool
         Whether a quick run has it.
     suite : str

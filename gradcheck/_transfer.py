@@ -183,12 +183,15 @@ def _response(
 
     A result that jumps however little a further argument changes is no matter of rounding: that argument is a label.
     """
-    steps = [_step(a, rng) for a in narrow]
+    # Half a unit of float64 would be rounded away as often as not: then it is half of what a whole one changes.
+    whole = narrow[0].dtype == np.float64
+    steps = [_step(a, 1.0 if whole else 0.5, rng) for a in narrow]
 
     def change(*shares: float) -> list[np.ndarray]:
         moved = (_moved(a, step, share) for a, step, share in zip(wide, steps, shares, strict=True))
         with np.errstate(all="ignore"):
-            return [np.abs(m - e) for m, e in zip(_tuple(reference(*moved)), exact, strict=True)]
+            changes = [np.abs(m - e) for m, e in zip(_tuple(reference(*moved)), exact, strict=True)]
+            return [0.5 * c for c in changes] if whole else changes
 
     others = len(wide) - 1
     together = change(*[1.0] * len(wide))
@@ -202,12 +205,12 @@ def _response(
     return found
 
 
-def _step(narrow: Any, rng: np.random.Generator | None) -> Any:
+def _step(narrow: Any, units: float, rng: np.random.Generator | None) -> Any:
     if not isinstance(narrow, np.ndarray) or narrow.dtype.kind != "f":
         return None
     sign = -np.sign(narrow, dtype=float) if rng is None else rng.choice([-1.0, 1.0], narrow.shape)
     with np.errstate(all="ignore"):
-        return np.where(narrow == 0, 0.0, 0.5 * np.spacing(np.abs(narrow)).astype(float) * sign)
+        return np.where(narrow == 0, 0.0, units * np.spacing(np.abs(narrow)).astype(float) * sign)
 
 
 def _moved(wide: Any, step: Any, share: float) -> Any:

@@ -21,6 +21,8 @@ CUDA_DEVICES = (2, 13)
 def on_device(value: Any) -> bool:
     """Whether `value` is an array in the memory of a CUDA device, of whatever library."""
     kind = type(value)
+    if kind is np.ndarray:
+        return False
     if hasattr(kind, "__cuda_ndarray__"):  # Numba's own; in its simulator they have nothing else
         return True
     if hasattr(kind, "__dlpack_device__"):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _arrays, _validate
+from ._maps import identity
 
 
 class Function:
@@ -39,11 +40,15 @@ class Elementwise(Function):
     """A function of each element by itself."""
 
     def __call__(self, input: Any) -> Any:
+        if _arrays.on_device(input):
+            return _on_device().elementwise(self.__name__, "forward", {"input": input})
         x = self._real("input", input)
         return self._run("forward", x, None)
 
     def vjp(self, grad_output: Any, output: Any) -> Any:
         """Gradient with respect to the input, from the gradient of the output and the output itself."""
+        if _arrays.on_device(output) or _arrays.on_device(grad_output):
+            return _on_device().elementwise(self.__name__, "backward", {"output": output, "grad_output": grad_output})
         g, y = self._pair(grad_output, output)
         return self._run("backward", y, g)
 
@@ -63,19 +68,23 @@ class Classwise(Function):
     """A function of all elements along one axis."""
 
     def __call__(self, input: Any, axis: int = -1) -> Any:
+        if _arrays.on_device(input):
+            return _on_device().forward(self.__name__, {"input": input}, lambda x: self._layout(x, axis))
         x = self._real("input", input)
         layout = self._layout(x, axis)
         classwise = import_module("._cpu.classwise", __package__)
-        point = import_module("._cpu.functions", __package__).identity
         dtype = _arrays.compute_dtype(x)
         x_flat = np.ascontiguousarray(x, dtype).reshape(-1)
         out = np.empty(x.shape, dtype)
         if x.size:
-            classwise.run(point, None, self.__name__, x_flat, layout, out=out.reshape(-1))
+            classwise.run(identity, None, self.__name__, x_flat, layout, out=out.reshape(-1))
         return out.astype(_arrays.result_dtype(x), copy=False)
 
     def vjp(self, grad_output: Any, output: Any, axis: int = -1) -> Any:
         """Gradient with respect to the input, from the gradient of the output and the output itself."""
+        if _arrays.on_device(output) or _arrays.on_device(grad_output):
+            given = {"output": output, "grad_output": grad_output}
+            return _on_device().backward(self.__name__, given, lambda y: self._layout(y, axis))
         g, y = self._pair(grad_output, output)
         layout = self._layout(y, axis)
         functions = import_module("._cpu.functions", __package__)
@@ -87,8 +96,13 @@ class Classwise(Function):
         return out.astype(_arrays.result_dtype(y), copy=False)
 
     def _layout(self, x: np.ndarray, axis: int) -> tuple[int, int]:
-        axis = _validate.axis(self.__name__, axis, x.shape)
-        return x.shape[axis], prod(x.shape[axis + 1 :])
+        shape = tuple(x.shape)
+        axis = _validate.axis(self.__name__, axis, shape)
+        return shape[axis], prod(shape[axis + 1 :])
+
+
+def _on_device() -> Any:
+    return import_module("._cuda.functions", __package__)
 
 
 @Elementwise

@@ -85,7 +85,7 @@ def shape_of(function):
 
 def test_no_formula_is_written_twice():
     """Losses, scalar functions and the mathematics of a row have one definition, which the kernels of the GPU call."""
-    mathematics = [PACKAGE / "_scalar.py", PACKAGE / "_softmax.py", *(PACKAGE / "losses").glob("*.py")]
+    mathematics = [PACKAGE / "_scalar.py", PACKAGE / "_softmax.py", PACKAGE / "_maps.py", *(PACKAGE / "losses").glob("*.py")]
     names, bodies = set(), set()
     for file in mathematics:
         for name, function in functions(file).items():

@@ -279,6 +279,38 @@ def test_text(mixed, capsys):
     assert output[output.index("slowest") :].splitlines()[1].strip()[-2:] in ("32", "64")
 
 
+ELSEWHERE = """
+here = os.environ.get("TEST_DEVICE")
+labels = {"device": "cuda", "environment": "TEST_DEVICE=1 OTHER=2", "note": "in a simulator"}
+
+def suite():
+    yield case("mse", labels={"device": "cpu"})
+    for k in range(3):
+        yield case(f"cuda {k}", labels=labels if here else labels | {"skip": "no GPU; --device cuda simulates one"},
+            verdict="pass" if here else "fail")
+    yield case("cuda never", labels=labels | {"skip": "nowhere"}, quick=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        ([], 0, ["3 not run: no GPU; --device cuda simulates one", "PASSED: 1 pass, 3 not run"]),
+        (["-k", "cuda"], 0, ["NOTHING WAS RUN: 3 not run"]),
+        (["--device", "cuda"], 0, ["3 run in a simulator", "PASSED: 3 pass"]),
+        (["--device", "cuda,cpu", "-j", "2"], 0, ["3 run in a simulator", "PASSED: 4 pass"]),
+        (["--case", "cuda 1"], 0, ["1 run in a simulator", "PASSED: 1 pass"]),
+        (["--case", "cuda never"], 0, ["1 not run: not even with TEST_DEVICE=1 OTHER=2", "NOTHING WAS RUN"]),
+    ],
+)
+def test_another_environment_where_asked_for(suite, capsys, options, status, words):
+    """Cases that need variables which this process has not are run by one that has them, if the device is named."""
+    assert main([suite(ELSEWHERE), *options]) == status
+    output = capsys.readouterr().out
+    assert all(word in output for word in words), output
+    assert not {"TEST_DEVICE", "OTHER"} & set(os.environ)
+
+
 def test_only_the_worst_are_shown_in_full(suite, capsys):
     main([suite("def suite():\n    for i in range(13): yield case(f'c{i}', verdict='fail')")])
     output = capsys.readouterr().out

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ Case = dict[str, Any]
 
 CHECKS = {"check", "check_hvp", "check_hessian_diag", "check_transfer"}
 LABELS = {"loss", "reduction", "dtype", "device", "derivative", "layout", "options"}
-CASES = list(verification.suite())
+ALL = list(verification.suite())
+CASES = [case for case in ALL if case["labels"]["device"] == "cpu"]
+DEVICE = [case for case in ALL if case["labels"]["device"] == "cuda"]
 QUICK = {case["name"]: case for case in CASES if case["quick"]}
 LOSS_CASES = [case for case in QUICK.values() if case["labels"]["loss"] in nl.LOSSES]
 USERS = {case["name"]: case for loss in (huber, focal) for case in verification.cases_of(loss)}
@@ -73,15 +76,17 @@ def options_of(case: Case) -> dict[str, Any]:
 
 
 def test_well_formed():
-    names = [case["name"] for case in CASES]
+    names = [case["name"] for case in ALL]
     assert len(set(names)) == len(names)
     assert names == [case["name"] for case in verification.suite()]
     assert 1500 <= len(CASES) <= 3000
     assert 150 <= len(QUICK) <= 250
-    for case in CASES:
+    assert 1500 <= len(DEVICE) <= 3500
+    assert 70 <= sum(case["quick"] for case in DEVICE) <= 130
+    for case in ALL:
         assert set(case) == {"name", "check", "arguments", "labels", "quick"}
         assert case["check"] in CHECKS
-        assert set(case["labels"]) == LABELS
+        assert set(case["labels"]) - {"skip", "environment", "note"} == LABELS
         assert all(isinstance(label, str) and label for label in case["labels"].values())
         assert case["name"].startswith(f"{case['labels']['loss']}[{case['labels']['reduction']}")
 
@@ -109,6 +114,48 @@ def test_functions_are_there():
         mine = [case for case in cases if case["labels"]["loss"] in names]
         assert labels(mine, "loss", "dtype") == set(product(names, ("float64", "float32")))
         assert {case["arguments"].axis for case in mine} == {None, 0, 1, 2}
+    for cases in (DEVICE, [case for case in DEVICE if case["quick"]]):
+        mine = [case for case in cases if case["labels"]["loss"] in names]
+        assert labels(mine, "loss", "dtype") == set(product(names, ("float64", "float32", "float16")))
+
+
+# --- device kernels ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quick", [False, True], ids=["full", "quick"])
+def test_complete_on_the_device(quick, loss):
+    spec = loss.spec
+    mine = [case for case in DEVICE if case["labels"]["loss"] == loss.__name__ and case["quick"] >= quick]
+    assert {case["check"] for case in mine} == {"check_transfer"}
+    derivatives = {"input", "hvp", "hessian_diag"}
+    if spec.math.target_slope or spec.class_probabilities:
+        derivatives.add("target")
+    dtypes = ("float64", "float32", "float16")
+    assert labels(mine, "dtype", "derivative") == set(product(dtypes, derivatives))
+    assert labels(mine, "reduction") == {(reduction,) for reduction in spec.reductions}
+    layouts = {(layout,) for layout in _losses.LAYOUTS if layout != "read-only"}  # nothing on a device is read-only
+    assert labels([case for case in DEVICE if case["quick"] >= quick], "layout") == layouts
+    assert len(labels(mine, "layout")) >= len(layouts) - quick
+    assert {case["arguments"].shape for case in mine} >= set(verification.SHAPES[spec.family])
+    options = {name for (together,) in labels(mine, "options") for name in together.split("+")}
+    given = {name for name in spec.options if name not in ("reduction", *nl._spec.LEGACY)}
+    assert options == given | {"defaults"} | ({"probabilities"} if spec.class_probabilities else set())
+
+
+@pytest.mark.skipif("skip" not in DEVICE[0]["labels"], reason="a GPU is here, or the simulator is on")
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ((), "1 not run: no GPU that Numba can use; --device cuda verifies"),
+        (("--device", "cuda"), "1 run in Numba's simulator, not on a GPU"),
+    ],
+)
+def test_without_a_gpu_the_device_is_simulated_where_asked_for(options, word):
+    selection = ["--loss", "mse_loss", "--dtype", "float32", "-k", "target and cuda", "--no-progress"]
+    command = [sys.executable, "-m", "gradcheck", "nlosses._verification:suite", *selection, *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(nl.__file__).parents[1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert word in done.stdout
 
 
 # --- each case ---------------------------------------------------------------------------------------------------------

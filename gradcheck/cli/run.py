@@ -1,4 +1,4 @@
-"""Running cases, one after the other or by workers."""
+"""Running cases, one after the other or by workers; those that need another environment, by workers that have it."""
 
 from __future__ import annotations
 
@@ -54,18 +54,20 @@ def run(cases: list[Case], targets: Sequence[str], jobs: int, exitfirst: bool, r
 def _outcomes(
     cases: list[Case], targets: Sequence[str], seed: int, jobs: int, signals: Signals
 ) -> Generator[tuple[int, Outcome]]:
-    runnable = []
+    runnable: dict[str, list[int]] = {}
     for number, case in enumerate(cases):
         if "skip" in case.labels:
             yield number, run_case(case, seed)
         else:
-            runnable.append(number)
-    if jobs > 1 and len(runnable) > 1:
-        from .workers import Pool
+            runnable.setdefault(str(case.labels.get("environment", "")), []).append(number)
+    for environment, numbers in runnable.items():
+        if environment or (jobs > 1 and len(numbers) > 1):
+            from .workers import Pool
 
-        with closing(Pool([cases[number] for number in runnable], targets, seed, jobs, signals).run()) as pool:
-            for number, outcome in pool:
-                yield runnable[number], outcome
-    else:
-        for number in runnable:
-            yield number, run_case(cases[number], seed)
+            workers = Pool([cases[number] for number in numbers], targets, seed, jobs, signals, environment)
+            with closing(workers.run()) as pool:
+                for number, outcome in pool:
+                    yield numbers[number], outcome
+        else:
+            for number in numbers:
+                yield number, run_case(cases[number], seed)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from .._suite import Case
 from .report import UsageError
 
 #: Labels that have an option of their own.
 FILTERS = ("loss", "dtype", "device", "reduction", "derivative")
+
+#: Labels that say how a case is run, rather than what it is.
+UNMATCHED = ("skip", "environment", "note")
 
 #: Whether the texts of a case fit.
 Matcher = Callable[[Iterable[str]], bool]
@@ -21,7 +25,8 @@ def select(
 ) -> list[Case]:
     """The cases that fit everything that was asked for, in the order of the collection.
 
-    A case that is asked for by its name is one of them even if a quick run would leave it out.
+    A case that is asked for by its name is one of them even if a quick run would leave it out.  Asked for by its name or its
+    device, it is run in another environment if it can be run in that one only.
     """
     for label, wanted in filters.items():
         known = sorted({str(case.labels[label]) for case in cases if label in case.labels})
@@ -34,14 +39,21 @@ def select(
             close = ", ".join(map(repr, difflib.get_close_matches(name, known))) or "see --list --full"
             raise UsageError(f"--case: there is no case {name!r}; close: {close}")
     fits = matcher(keyword)
+    explicit = bool(names) or "device" in filters
     return [
-        case
+        _runnable(case) if explicit else case
         for case in cases
         if (full or case.quick or names)
         and (not names or case.name in names)
         and all(str(case.labels.get(label, "")) in wanted for label, wanted in filters.items())
-        and fits([case.name, *(str(value) for label, value in case.labels.items() if label != "skip")])
+        and fits([case.name, *(str(value) for label, value in case.labels.items() if label not in UNMATCHED)])
     ]
+
+
+def _runnable(case: Case) -> Case:
+    if "environment" not in case.labels:
+        return case
+    return replace(case, labels={label: value for label, value in case.labels.items() if label != "skip"})
 
 
 def matcher(expression: str) -> Matcher:

@@ -111,14 +111,18 @@ def cells(name: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
 
 
 def reasons(report: Report) -> Iterator[str]:
-    """Why cases were not run, each reason once."""
+    """Why cases were not run, and what is to be known of those that were, each reason once."""
     counts: dict[str, int] = {}
     for outcome in report.outcomes:
         if outcome.result is None:
-            reason = line(outcome.reason) or "no reason given"
-            counts[reason] = counts.get(reason, 0) + 1
-    for reason, count in counts.items():
-        yield f"\n{count} not run: {reason}"
+            text = f"not run: {line(outcome.reason) or 'no reason given'}"
+        elif "note" in outcome.case.labels:
+            text = f"run {line(outcome.case.labels['note'])}"
+        else:
+            continue
+        counts[text] = counts.get(text, 0) + 1
+    for text, count in counts.items():
+        yield f"\n{count} {text}"
 
 
 def last(report: Report) -> tuple[str, str]:

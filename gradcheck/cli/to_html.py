@@ -9,6 +9,7 @@ from .._verdict import Finding
 from .facts import facts
 from .page import PAGE, SYMBOLS
 from .report import ORDER, STATES, Outcome, Report, worst
+from .select import UNMATCHED
 from .svg import svg
 from .text import clean, last, line, number
 
@@ -76,7 +77,7 @@ def columns(outcomes: Sequence[Outcome]) -> list[str]:
     names = dict.fromkeys((*PREFERRED, *(str(label) for outcome in outcomes for label in outcome.case.labels)))
     chosen: list[str] = []
     for name in names:
-        if name not in ("loss", "skip"):
+        if name != "loss" and name not in UNMATCHED:
             wider = len({group(outcome, [*chosen, name]) for outcome in outcomes})
             if len({group(outcome, chosen) for outcome in outcomes}) < wider <= COLUMNS:
                 chosen.append(name)

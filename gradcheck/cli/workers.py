@@ -7,11 +7,12 @@ to run by suite and name.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -53,10 +54,15 @@ class Pool:
         Number of workers.
     signals : Signals
         Kept waiting while processes are started and ended.
+    environment : str
+        Variables that the workers have besides those of this process, such as ``"A=1 B=2"``.
     """
 
-    def __init__(self, cases: list[Case], targets: Sequence[str], seed: int, jobs: int, signals: Signals):
+    def __init__(
+        self, cases: list[Case], targets: Sequence[str], seed: int, jobs: int, signals: Signals, environment: str = ""
+    ):
         self.cases, self.targets, self.seed, self.jobs, self.signals = cases, tuple(targets), seed, jobs, signals
+        self.environment = environment
         self.context = multiprocessing.get_context("spawn")
         self.waiting = deque(range(len(cases)))
         self.workers: list[Worker] = []
@@ -82,7 +88,7 @@ class Pool:
     def _staff(self) -> None:
         busy = sum(worker.case is not None for worker in self.workers)
         while len(self.workers) < min(self.jobs, busy + len(self.waiting)):
-            with self.signals.held():
+            with self.signals.held(), variables(self.environment):
                 ours, theirs = self.context.Pipe()
                 process = self.context.Process(target=work, args=(theirs, self.targets, self.seed))
                 process.start()
@@ -101,7 +107,10 @@ class Pool:
             if worker.case is not None:
                 number, worker.case = worker.case, None
                 result, seconds = answer
-                yield number, Outcome(self.cases[number], result, seconds)
+                case = self.cases[number]
+                if result is None:  # the worker cannot run it either
+                    case = replace(case, labels={"skip": f"not even with {self.environment}", **case.labels})
+                yield number, Outcome(case, result, seconds)
             worker.ready = True
             if worker.process.exitcode is None and self._hand_over(worker):
                 return
@@ -143,6 +152,22 @@ class Pool:
             for worker in self.workers:
                 end(worker.process)
             self.workers.clear()
+
+
+@contextmanager
+def variables(text: str) -> Iterator[None]:
+    """Environment of processes that are started meanwhile."""
+    given = dict(item.partition("=")[::2] for item in text.split())
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def end(process: SpawnProcess) -> int | None:

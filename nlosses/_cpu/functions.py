@@ -8,37 +8,10 @@ from typing import Any
 import numpy as np
 from numba import prange, types
 
-from .. import _scalar
-from .._scalar import exp, expm1
+from .._maps import CLASSWISE, ELEMENTWISE
 from . import _threads
 from ._blocks import BLOCK
-from ._jit import array, build, jitable
-
-
-def identity(u):
-    return u, type(u)(1)
-
-
-def sigmoid_forward(x, g):
-    return _sigmoid(x)
-
-
-def sigmoid_backward(y, g):
-    return g * (y * (type(y)(1) - y))
-
-
-def log_sigmoid_forward(x, g):
-    return _log_sigmoid(x)
-
-
-def log_sigmoid_backward(y, g):
-    return -g * expm1(y)
-
-
-_sigmoid = _scalar.sigmoid
-_log_sigmoid = _scalar.log_sigmoid
-
-ELEMENTWISE = {f.__name__: f for f in (sigmoid_forward, sigmoid_backward, log_sigmoid_forward, log_sigmoid_backward)}
+from ._jit import array, build
 
 
 def make_elementwise(function, stamp):
@@ -68,34 +41,7 @@ def elementwise(name: str, x: np.ndarray, g: np.ndarray, out: np.ndarray) -> Non
     _threads.run(x.size, _elementwise, (name, x.dtype), x, g, out)
 
 
-@jitable
-def softmax_backward(g, y, out, lo, classes, inner):
-    """Positions lo, lo + inner, ... of one row: y (g - sum(g y))."""
-    dot = 0.0
-    for c in range(classes):
-        dot += np.float64(g[lo + c * inner]) * np.float64(y[lo + c * inner])
-    total = y.dtype.type(dot)
-    for c in range(classes):
-        i = lo + c * inner
-        out[i] = y[i] * (g[i] - total)
-
-
-@jitable
-def log_softmax_backward(g, y, out, lo, classes, inner):
-    """Positions lo, lo + inner, ... of one row: g - exp(y) sum(g), without the cancellation of g where exp(y) is near 1."""
-    dot = 0.0
-    for c in range(classes):
-        dot += np.float64(g[lo + c * inner])
-    for c in range(classes):
-        i = lo + c * inner
-        others = y.dtype.type(dot - np.float64(g[i]))
-        out[i] = -g[i] * expm1(y[i]) - exp(y[i]) * others
-
-
-CLASSWISE = {f.__name__: f for f in (softmax_backward, log_softmax_backward)}
-
-
-def make_classwise(row, stamp):
+def make_classwise(share, backward, stamp):
     def kernel(g, y, classes, inner, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         positions = y.size // classes
@@ -104,7 +50,12 @@ def make_classwise(row, stamp):
             first = np.int64(b) * per_block
             for i in range(first, min(first + per_block, positions)):
                 n = i // inner
-                row(g, y, out, n * classes * inner + (i - n * inner), classes, inner)
+                lo = n * classes * inner + (i - n * inner)
+                dot = 0.0
+                for j in range(lo, lo + classes * inner, inner):
+                    dot += np.float64(g[j]) * np.float64(share(y[j]))
+                for j in range(lo, lo + classes * inner, inner):
+                    out[j] = backward(y[j], g[j], dot)
 
     return kernel
 
@@ -113,7 +64,8 @@ def make_classwise(row, stamp):
 def _classwise(name: str, dtype: Any, parallel: bool) -> Any:
     signature = (array(dtype), array(dtype), types.int64, types.int64, array(dtype, writable=True))
     full = "_".join([name, np.dtype(dtype).name] + ["parallel"] * parallel)
-    return build(make_classwise, full, {"row": CLASSWISE[name]}, signature, parallel)
+    share, backward = CLASSWISE[name]
+    return build(make_classwise, full, {"share": share, "backward": backward}, signature, parallel)
 
 
 def classwise(name: str, g: np.ndarray, y: np.ndarray, layout: tuple[int, int], out: np.ndarray) -> None:

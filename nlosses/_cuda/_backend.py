@@ -15,6 +15,7 @@ SIMULATED = bool(getattr(config, "ENABLE_CUDASIM", 0))
 
 if TYPE_CHECKING or not SIMULATED:
     from ._device import (
+        WARP,
         Kernel,
         build,
         cuda,
@@ -37,6 +38,7 @@ if TYPE_CHECKING or not SIMULATED:
     )
 else:
     from ._simulator import (
+        WARP,
         Kernel,
         build,
         cuda,
@@ -60,6 +62,7 @@ else:
 
 __all__ = [
     "SIMULATED",
+    "WARP",
     "Kernel",
     "build",
     "cuda",

@@ -6,10 +6,11 @@ import numpy as np
 
 from .._scalar import maximum
 from . import _scalar  # noqa: F401  gives the primitives their implementations
-from ._backend import SIMULATED, cuda, device, load, load16
+from ._backend import SIMULATED, WARP, cuda, device, load, load16
 
-WARP = 32
-EVERY_LANE = 0xFFFFFFFF
+EVERY_LANE = (1 << WARP) - 1
+#: Distances of the lanes that a sum over a warp is exchanged with: half a warp, a quarter, ..., 1.
+DISTANCES = tuple(WARP >> k for k in range(1, WARP.bit_length()))
 
 #: Blocks of a grid at the most: a number that suits all GPUs, so that sums do not depend on which one it is.
 GRID = 1024
@@ -54,14 +55,14 @@ def stage16(buffer, k, data, inner, period, kind, i, width):
 
 @device
 def warp_sum(x):
-    for lanes in (16, 8, 4, 2, 1):
+    for lanes in DISTANCES:
         x += cuda.shfl_xor_sync(EVERY_LANE, x, lanes)
     return x
 
 
 @device
 def warp_top(x):
-    for lanes in (16, 8, 4, 2, 1):
+    for lanes in DISTANCES:
         x = maximum(x, cuda.shfl_xor_sync(EVERY_LANE, x, lanes))
     return x
 

@@ -38,6 +38,8 @@ def _versions() -> str:
 
 
 VERSION = _versions()
+#: Threads of a warp.
+WARP = 32
 
 from llvmlite import ir  # noqa: E402
 from numba import cuda as _cuda  # noqa: E402

@@ -3,7 +3,7 @@
 Numba's own launcher polls its threads, has no shuffles and forgives much. This one runs one thread at a time, up to its next
 barrier, in an order that is reversed in every second block, so that a missing barrier shows. It forgets shared memory from
 block to block, poisons local arrays, and does not let a negative index count from the end. A thread that misses a barrier is
-an error.
+an error. Warps are shorter than those of a GPU, for the time that their threads take: kernels take the length from here.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from numba import cuda as _simulated
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 from numba.cuda.simulator.kernelapi import FakeCUDAModule
 
-from .._cpu._jit import reachable
+from .._cpu._jit import _codes, reachable
 
-WARP = 32
+#: Threads of a warp.
+WARP = 8
 VERSION = "simulator"
 
 
@@ -54,6 +55,8 @@ class _Local:
 
 def poisoned(shape: Any, dtype: Any) -> np.ndarray:
     dtype = np.dtype(dtype)
+    if dtype.kind == "V":
+        return np.zeros(shape, dtype).view(Memory)
     fill = np.nan if dtype.kind == "f" else np.iinfo(dtype).min if dtype.kind in "iu" else 1
     return np.full(shape, fill, dtype).view(Memory)
 
@@ -84,13 +87,20 @@ class _Barrier:
         self.waiting: list[_Thread] = []
 
 
-class _Block(FakeCUDAModule):
-    """What kernels of one block see as ``cuda``, and whose turn it is."""
+class _Module(FakeCUDAModule):
+    """What kernels of one block see as ``cuda``."""
 
-    def __init__(self, run: Callable[[], None], grid: int, block: int, size: int) -> None:
+    def __init__(self, grid: int, size: int) -> None:
         super().__init__((grid, 1, 1), (size, 1, 1), 0)
         self._shared = _Shared()
         self._local = _Local()
+
+
+class _Block(_Module):
+    """The same, and whose turn it is."""
+
+    def __init__(self, run: Callable[[], None], grid: int, block: int, size: int) -> None:
+        super().__init__(grid, size)
         self.barrier = _Barrier(size)
         self.warps = [_Barrier(min(WARP, size)) for _ in range(-(-size // WARP))]
         self.exchanged: list[list[Any]] = [[None] * size, [None] * size]
@@ -177,6 +187,29 @@ class _Thread(threading.Thread):
         self.module.hand_over()
 
 
+class _InTurn(threading.Thread):
+    """All threads of a grid, one after the other: for kernels in which none waits for another."""
+
+    def __init__(self, run: Callable[[], None], grid: int, size: int) -> None:
+        super().__init__(daemon=True)
+        self._run_kernel = run
+        self.grid, self.size = grid, size
+        self.error: tuple[int, int, BaseException] | None = None
+
+    def run(self) -> None:
+        for block in range(self.grid):
+            self.module = _Module(self.grid, self.size)
+            self.blockIdx = python.SimpleNamespace(x=block, y=0, z=0)
+            for thread in range(self.size)[:: -1 if block % 2 else 1]:
+                self.threadIdx = python.SimpleNamespace(x=thread, y=0, z=0)
+                try:
+                    with np.errstate(all="ignore"):
+                        self._run_kernel()
+                except BaseException as error:
+                    self.error = (block, thread, error)
+                    return
+
+
 class _Cuda:
     """The module ``numba.cuda``, and inside of a kernel what its thread sees of it."""
 
@@ -236,17 +269,27 @@ class Kernel:
     def __init__(self, function: Callable[..., Any], threads: int) -> None:
         self.function = function
         self.bounds = (threads, 1)
+        names = {name for f in reachable(function) for code in _codes(f.__code__) for name in code.co_names}
+        self._waits = not names.isdisjoint(("syncthreads", "shfl_xor_sync"))
 
     def launch(self, grid: int, stream: Any, *args: Any) -> None:
         arrays = [a._ary.view(Memory) if isinstance(a, FakeCUDAArray) else a for a in args]
         with _one_at_a_time:
+            if not self._waits:
+                turns = _InTurn(lambda: self.function(*arrays), grid, self.bounds[0])
+                turns.start()
+                turns.join()
+                if turns.error is not None:
+                    raise self._failed(*turns.error) from turns.error[2]
+                return
             for number in range(grid):
                 block = _Block(lambda: self.function(*arrays), grid, number, self.bounds[0])
                 block.run()
                 if block.error is not None:
-                    thread, error = block.error
-                    place = f"{self.function.__name__}: thread {thread} of block {number}"
-                    raise RuntimeError(f"{place}: {error!r}") from error
+                    raise self._failed(number, *block.error) from block.error[1]
+
+    def _failed(self, block: int, thread: int, error: BaseException) -> RuntimeError:
+        return RuntimeError(f"{self.function.__name__}: thread {thread} of block {block}: {error!r}")
 
 
 def build(

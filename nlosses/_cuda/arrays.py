@@ -17,6 +17,7 @@ import numpy as np
 from .. import _arrays, _validate
 from . import _backend, copies, dlpack
 from ._blocks import FULL, GRID, REPEATED, RESULTS, SINGLE
+from .bfloat import BFLOAT16, BITS, is_bfloat16, retyped
 
 ALIGNMENT = 16  # bytes of a vector access
 
@@ -65,37 +66,61 @@ def _queue(device: int, handle: int, thread: int) -> Queue:
 
 
 class Place:
-    """The one GPU that holds all arrays of a call, the stream that they are ready on, and whose kind the results get."""
+    """The one GPU that holds all arrays of a call, and what the first of them decides: the stream, and the kind of results."""
 
     def __init__(self, owner: str, arguments: dict[str, Any]) -> None:
         _backend.require()
         self.owner = owner
-        self._library = _library(arguments["input"])
+        self._widened: dict[int, Any] = {}  # what bfloat16 came in
         where = {name: _number(value) for name, value in arguments.items() if not _is_number(value)}
         devices = set(where.values())
         if len(devices) > 1:
             raise _validate.scattered(owner, where)
         (device,) = devices
         assert device is not None
+        first = next(value for value in arguments.values() if not _is_number(value))
+        self._library = _library(first)
         self.device: int = device
         with _backend.on(self.device):
-            own = _handle(arguments["input"])
+            own = _handle(first)
             self.queue = _queue(self.device, own, get_ident())
             for handle in {_handle(v) for v in arguments.values() if not _is_number(v)} - {own}:
                 stream = _backend.stream_of(handle)
-                if stream:  # the work goes on in the input's stream, so the host waits for the others
+                if stream:  # the work goes on in the first one's stream, so the host waits for the others
                     stream.synchronize()
 
     # --- from the caller ---------------------------------------------------------------------------------------------------
 
     def real(self, name: str, value: Any) -> Any:
-        """`value` as a device array of real numbers; nothing is copied."""
+        """`value` as a device array of real numbers; nothing is copied but bfloat16, to float32."""
         if _is_number(value):
             return _constant(self.device, float(value), _arrays.F8)
+        array = self.stored(name, value)
+        if array.dtype != BFLOAT16:
+            return array
+        shape = tuple(array.shape)
+        wide = _backend.view(self.flat(array, _arrays.F4), shape)
+        self._widened[id(wide)] = wide
+        return wide
+
+    def stored(self, name: str, value: Any) -> Any:
+        """`value` as it is in memory, where bfloat16 is `BFLOAT16`."""
         array = _adopted(name, value)
+        if is_bfloat16(array.dtype):
+            return array if array.dtype == BFLOAT16 else retyped(array, BFLOAT16)
         if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
             raise _validate.not_real(name, array)
         return array
+
+    def result_dtype(self, array: Any) -> np.dtype:
+        """As `_arrays.result_dtype`, with bfloat16."""
+        return BFLOAT16 if id(array) in self._widened else _arrays.result_dtype(array)
+
+    def value_dtype(self, *several: Any) -> np.dtype:
+        """As `_arrays.value_dtype`, with bfloat16."""
+        floating = [a for a in several if a.dtype.kind == "f"]
+        narrow = several[0].dtype.kind == "f" and all(id(a) in self._widened for a in floating)
+        return BFLOAT16 if narrow else np.dtype(_arrays.value_dtype(*several))
 
     def flat(self, array: Any, dtype: np.dtype, shape: tuple[int, ...] | None = None) -> Any:
         """All elements in row-major order, of one type, broadcast to `shape`; copied only if they are not like that."""
@@ -129,7 +154,10 @@ class Place:
     def given(self, array: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         """A flat result in the shape and type that the caller is to see, as an array of the caller's library."""
         if array.dtype != dtype:
-            cast = self.queue.empty((prod(shape),), dtype)
+            narrow = dtype == BFLOAT16
+            array = self.flat(array, _arrays.F4) if narrow else array
+            cast = self.queue.empty((prod(shape),), BITS if narrow else dtype)
+            cast = retyped(cast, dtype) if narrow and cast.size else cast
             copies.copy(self.queue, array, tuple(array.shape), cast)
             array = cast
         shaped = _backend.view(array, shape).bind(self.queue.stream)  # whoever reads it can tell where it is ready

@@ -12,6 +12,7 @@ from .._results import divided
 from .._spec import Spec
 from . import arrays, copies
 from ._blocks import BAD, DENOMINATOR, TOTAL
+from .bfloat import BFLOAT16
 
 
 class Call:
@@ -63,7 +64,7 @@ class Call:
         results = self.queue.fetched()
         denominator = results[DENOMINATOR] if self.denominator is None else self.denominator
         with np.errstate(over="ignore"):
-            return dtype.type(divided(results[TOTAL], denominator))
+            return (np.float32 if dtype == BFLOAT16 else dtype.type)(divided(results[TOTAL], denominator))
 
     def refuse_bad(self) -> None:
         """Raise if a kernel has met a forbidden element."""
@@ -79,7 +80,7 @@ class Result:
 
     def __init__(self, call: Call, argument: Any, shape: tuple[int, ...], out: Any, may_be: Any, used: tuple[Any, ...]) -> None:
         self._call, self._argument, self._shape, self._out = call, argument, shape, out
-        self._dtype = _arrays.result_dtype(argument)
+        self._dtype = call.place.result_dtype(argument)
         dtype = call.x.dtype
         self._target: Any = None
         if out is not None:
@@ -96,11 +97,13 @@ class Result:
         call, owner = self._call, self._call.spec.name
         if not _arrays.on_device(out):
             raise TypeError(f"{owner}: out must be an array on the device, as the input is, got {_validate.described(out)}")
-        array = call.further("out", out)
+        arrays.Place(owner, {"input": call.input, "out": out})  # raises where it is elsewhere
+        array = call.place.stored("out", out)
         if tuple(array.shape) != tuple(self._argument.shape):
             raise ValueError(f"{owner}: out must have shape {tuple(self._argument.shape)}, got {tuple(array.shape)}")
         if array.dtype != self._dtype:
-            raise TypeError(f"{owner}: out must have dtype {self._dtype}, got {array.dtype}")
+            wanted, got = ("bfloat16" if dtype == BFLOAT16 else dtype for dtype in (self._dtype, array.dtype))
+            raise TypeError(f"{owner}: out must have dtype {wanted}, got {got}")
         return array
 
     def finished(self) -> Any:
@@ -111,5 +114,7 @@ class Result:
         flat = place.summed(self.flat, self._shape, own)
         if self._out is None:
             return place.given(flat, own, self._dtype)
+        if self._target.dtype == BFLOAT16:
+            flat = place.flat(flat, _arrays.F4)
         copies.write(self._call.queue, flat, self._target)
         return self._out

@@ -54,7 +54,7 @@ LIMITS = {
     (8, True): Limits(16, 16, (4, 8), ((128, 8), (256, 8), (512, 8)), (256, 8)),
 }
 if SIMULATED:  # few threads, and small problems that cross every limit
-    LIMITS = dict.fromkeys(LIMITS, Limits(4, 8, (4, 8), ((64, 8),), (64, 4)))
+    LIMITS = dict.fromkeys(LIMITS, Limits(4, 8, (4, 8), ((2 * WARP, 8),), (2 * WARP, 4)))
 
 
 # --- the kernel --------------------------------------------------------------------------------------------------------------
@@ -217,6 +217,7 @@ def make(
                     at_peak = T(k * slope_at_peak(R, S, np.float64(narrow_s), np.float64(r)))
                     dot = 0.0
                     along = 0.0
+                    v_top = 0.0  # p (v - p.v) would cancel where p is nearly 1: v and p.v are taken less v there
                     if with_vector:
                         for chunk in range(chunks):
                             start = chunk * reach + lane * width
@@ -231,12 +232,15 @@ def make(
                                         e = v * width + i
                                         j = start + v * stride + i
                                         lift = xs[e] if single else lifted(xs[e], m, None)
-                                        dot += np.float64(lift * r) * np.float64(vs[e])
+                                        at_top = (narrow_s < T(1)) & (lift == T(1))
+                                        dot += 0.0 if at_top else np.float64(lift * r) * np.float64(vs[e])
+                                        v_top += np.float64(vs[e]) if at_top else 0.0
                                         if with_dots:
                                             w = load(weight, j) if weighted else T(1)
                                             g = slope_of(lift, t_of(ts[e]), w, j == y, r, S, own, kept, evenly)
                                             along += np.float64(g) * np.float64(vs[e])
-                        dot = group_sum(dot, lanes, scratch)
+                        v_top = group_sum(v_top, lanes, scratch)
+                        dot = group_sum(dot, lanes, scratch) - v_top * (np.float64(narrow_s) * np.float64(r))
                         if with_dots:
                             along = group_sum(along, lanes, scratch)
                     for chunk in range(chunks):
@@ -255,8 +259,8 @@ def make(
                                     a = xs[e] if single or of_logits else lifted(xs[e], m, None)
                                     w = load(weight, j) if weighted else T(1)
                                     xs[e] = of_element(
-                                        a, t_of(ts[e]), w, vs[e] if with_vector else T(0), j == y, m, narrow_s, r, rest, S,
-                                        own, kept, evenly, k, k2, at_label, at_peak, dot, along,
+                                        a, t_of(ts[e]), w, vs[e] - T(v_top) if with_vector else T(0), j == y, m, narrow_s, r,
+                                        rest, S, own, kept, evenly, k, k2, at_label, at_peak, dot, along,
                                     )  # fmt: skip
                         if not single:
                             put(xs, vectors, out, origin, step, start, stride, width, C)

@@ -114,7 +114,7 @@ class Problem(Call):
             )  # fmt: skip
         if self.labelled:
             self.refuse_bad()
-        return self.value_of(values, _arrays.value_dtype(self.input, self.target)) if with_value else None
+        return self.value_of(values, self.place.value_dtype(self.input, self.target)) if with_value else None
 
     def _gather(self, mode: str, upstream: Any, scale: float, normalised: bool, vector: Any, values: Any, out: Any) -> None:
         second = mode in ("hessian", "hvp")

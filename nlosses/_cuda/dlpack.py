@@ -11,8 +11,8 @@ import numpy as np
 from ._backend import SIMULATED, empty, from_pointer, pointer
 
 CPU, CUDA = 1, 2
-#: NumPy's letter of a kind, and DLPack's number.
-KINDS = {"i": 0, "u": 1, "f": 2, "b": 6}
+#: NumPy's letter of a kind, and DLPack's number; V is bfloat16, which NumPy has not: see `bfloat`.
+KINDS = {"i": 0, "u": 1, "f": 2, "V": 4, "b": 6}
 
 
 class _DataType(ctypes.Structure):
@@ -106,10 +106,10 @@ def imported(name: str, value: Any) -> Any:
     owner = _Taken(managed)
     tensor = managed.contents.tensor
     letters = [k for k, code in KINDS.items() if code == tensor.dtype.code]
-    if not letters or tensor.dtype.lanes != 1:
-        raise TypeError(
-            f"{name} must hold real numbers that NumPy has, got DLPack's type {tensor.dtype.code} of {tensor.dtype.bits} bits"
-        )
+    odd = letters == ["V"] and tensor.dtype.bits != 16
+    if not letters or odd or tensor.dtype.lanes != 1:
+        got = f"DLPack's type {tensor.dtype.code} of {tensor.dtype.bits} bits"
+        raise TypeError(f"{name} must hold real numbers that NumPy has, or bfloat16, got {got}")
     dtype = np.dtype(f"{letters[0]}{tensor.dtype.bits // 8}")
     shape = tuple(tensor.shape[k] for k in range(tensor.ndim))
     if prod(shape) == 0:

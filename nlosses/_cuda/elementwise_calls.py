@@ -104,7 +104,7 @@ class Problem(Call):
             assert self.weight is not None
             sums.total(self.queue, self.weight[0])
         values = self.queue.empty((self.x.size,), self.x.dtype) if self.unreduced and with_value else None
-        dtype = _arrays.value_dtype(self.input, self.target)
+        dtype = self.place.value_dtype(self.input, self.target)
         if vector is not None:
             vector = (self.place.flat(vector, self.x.dtype, self.shape), 1, 1, elementwise.FULL)
         if self.x.size or not self.unreduced:

@@ -1,8 +1,9 @@
 """The verification suite of all losses, for a checker of gradients.
 
 Made from the registry: every loss, reduction, option, precision, layout and derivative.  float64 is verified by finite
-differences, float32 by comparison with float64.  A case is a plain dict of ``name``, ``check``, ``arguments``, ``labels``
-and ``quick``; `suite` is offered in the entry-point group ``gradcheck.suites``.
+differences, float32 by comparison with float64, and what a GPU computes by comparison with the CPU's float64.  A case is a
+plain dict of ``name``, ``check``, ``arguments``, ``labels`` and ``quick``; `suite` is offered in the entry-point group
+``gradcheck.suites``.
 """
 
 from __future__ import annotations
@@ -27,31 +28,45 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "elementwise": ((24,), (4, 6), (2, 3, 4)),
     "classwise": ((5,), (7, 3), (3, 57), (2, 3, 4)),
 }
-DTYPES = ("float64", "float32")
+DTYPES = {"cpu": ("float64", "float32"), "cuda": ("float64", "float32", "float16")}
+#: Of a device, more: around its tiles and limits, and those of the simulator, whose blocks are smaller.
+SIZES: dict[str, tuple[tuple[int, ...], ...]] = {
+    "elementwise": ((0,), (127,), (129,), (2049,)),
+    "classwise": ((2, 65), (2, 129), (2, 1025), (2, 9, 2), (2, 33, 2), (17, 4)),
+}
 
 
 def suite() -> Iterator[Case]:
     """All cases of the library."""
     for loss in LOSSES.values():
         yield from cases_of(loss)
-    for function in (sigmoid, log_sigmoid, softmax, log_softmax):
+    functions = (sigmoid, log_sigmoid, softmax, log_softmax)
+    for function in functions:
         yield from _cases_of_function(function)
+    for loss in LOSSES.values():
+        yield from cases_of(loss, "cuda")
+    for function in functions:
+        yield from _cases_of_function(function, "cuda")
 
 
-def cases_of(loss: Loss[Any]) -> Iterator[Case]:
+def cases_of(loss: Loss[Any], device: str = "cpu") -> Iterator[Case]:
     """All cases of one loss, which may be a user's own.
 
     Each combination of reduction, kind of target, dtype and derivative has the variants of `_variants`.  One of them is
-    quick: that of which the quick cases before it have least.
+    quick: that of which the quick cases before it have least.  Of another device than the CPU, one reduction is quick, each
+    in turn, for a simulator takes its time.
     """
     seen: Counter[Any] = Counter()
-    for reduction, labelled, dtype in product(loss.spec.reductions, _kinds_of_target(loss), DTYPES):
-        for derivative in _derivatives(loss, labelled):
-            variants = list(_variants(LossCase(loss, reduction, labelled, dtype, derivative)))
-            chosen = min(variants, key=lambda variant: [seen[trait] for trait in variant.traits])
-            seen.update(chosen.traits)
+    kinds = list(enumerate(product(_kinds_of_target(loss), DTYPES[device])))
+    for (i, reduction), (j, (labelled, dtype)) in product(enumerate(loss.spec.reductions), kinds):
+        for k, derivative in enumerate(_derivatives(loss, labelled)):
+            variants = list(_variants(LossCase(loss, reduction, labelled, dtype, derivative, device=device)))
+            chosen = None
+            if device == "cpu" or i == (j + k) % len(loss.spec.reductions):
+                chosen = min(variants, key=lambda variant: [seen[trait] for trait in variant.traits])
+                seen.update(chosen.traits)
             yield from (variant.case(quick=variant is chosen) for variant in variants)
-    yield from _edges(loss)
+    yield from _edges(loss) if device == "cpu" else _sizes(loss, device)
 
 
 def _kinds_of_target(loss: Loss[Any]) -> tuple[bool, ...]:
@@ -72,14 +87,17 @@ def _derivatives(loss: Loss[Any], labelled: bool) -> Iterator[str]:
 
 
 def _variants(common: LossCase) -> Iterator[LossCase]:
-    """All options in every layout, and every set of options in every shape."""
+    """All options in every layout, and every set of options in every shape; of a device, most sets in one shape only."""
     spec = common.loss.spec
     everything = samples.option_sets(spec, (2, 3), common.labelled)[-1]
-    for k, layout in enumerate(list(LAYOUTS)[1:]):
+    layouts = [layout for layout in LAYOUTS if layout != "read-only" or common.device == "cpu"]
+    for k, layout in enumerate(layouts[1:]):
         yield replace(common, shape=SHAPES[spec.family][1 + k % 2], options=everything, layout=layout)
-    for shape in SHAPES[spec.family]:
-        for options in samples.option_sets(spec, shape, common.labelled):
-            yield replace(common, shape=shape, options=options)
+    for j, shape in enumerate(SHAPES[spec.family]):
+        sets = samples.option_sets(spec, shape, common.labelled)
+        for k, options in enumerate(sets):
+            if common.device == "cpu" or k in (0, len(sets) - 1) or k % len(SHAPES[spec.family]) == j:
+                yield replace(common, shape=shape, options=options)
 
 
 def _edges(loss: Loss[Any]) -> Iterator[Case]:
@@ -101,10 +119,19 @@ def _edges(loss: Loss[Any]) -> Iterator[Case]:
     yield replace(common, shape=(rows, 3) if labelled else (rows,), several_threads=True).case(quick=False)
 
 
-def _cases_of_function(function: Function) -> Iterator[Case]:
+def _sizes(loss: Loss[Any], device: str) -> Iterator[Case]:
+    common = LossCase(loss, "none", _kinds_of_target(loss)[0], "float32", "input", device=device)
+    for shape in SIZES[loss.spec.family]:
+        yield replace(common, shape=shape).case(quick=False)
+
+
+def _cases_of_function(function: Function, device: str = "cpu") -> Iterator[Case]:
     """Every shape, and every axis of it."""
-    for dtype in DTYPES:
+    for dtype in DTYPES[device]:
         for shape in SHAPES["classwise"]:
             axes: Iterable[int | None] = range(len(shape)) if isinstance(function, Classwise) else (None,)
             for axis in axes:
-                yield FunctionCase(function, shape, axis, dtype).case(quick=len(shape) > 2 or axis == 1)
+                quick = len(shape) > 2 or axis == 1
+                if device != "cpu":  # one row that threads share, one that a thread takes
+                    quick = axis in (None, 1) and shape in SHAPES["classwise"][2 : 3 + (axis == 1)]
+                yield FunctionCase(function, shape, axis, dtype, device).case(quick)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from . import _samples as samples
+from ._device import OnDevice
+from ._device import labels as run_labels
 
 
 @dataclass(frozen=True)
@@ -19,27 +21,36 @@ class FunctionCase:
     shape: tuple[int, ...]
     axis: int | None
     dtype: str
+    device: str = "cpu"
 
     def case(self, quick: bool) -> dict[str, Any]:
         options = "defaults" if self.axis is None else f"axis={self.axis}"
-        labels = {"loss": self.function.__name__, "reduction": "none", "dtype": self.dtype, "device": "cpu"}
+        labels = {"loss": self.function.__name__, "reduction": "none", "dtype": self.dtype, "device": self.device}
         labels |= {"derivative": "input", "layout": "C", "options": options}
+        if self.device != "cpu":
+            labels |= run_labels()
         bracket = "none" if self.axis is None else f"none, {options}"
         return {
-            "name": f"{self.function.__name__}[{bracket}] {self.shape} {self.dtype} input",
-            "check": "check" if self.dtype == "float64" else "check_transfer",
+            "name": f"{self.function.__name__}[{bracket}] {self.shape} {self.dtype} input"
+            + f" {self.device}" * (self.device != "cpu"),
+            "check": self.check,
             "arguments": self,
             "quick": quick,
             "labels": labels,
         }
 
+    @property
+    def check(self) -> str:
+        return "check" if (self.dtype, self.device) == ("float64", "cpu") else "check_transfer"
+
     def __call__(self, rng: np.random.Generator) -> dict[str, Any]:
         arguments = {"x": self.sample(rng)[0], "sampler": lambda rng: self.sample(rng)[:1]}
-        if self.dtype == "float64":
+        if self.check == "check":
             separable = () if self.axis is None else None
             return arguments | {"f": self.value, "grad": None, "vjp": self.vjp, "separable": separable}
         x, *args = self.sample(rng)
-        return {"reference": self.both, "candidate": self.both, "x": x, "args": tuple(args), "sampler": self.sample}
+        candidate = self.both if self.device == "cpu" else replace(self, function=OnDevice(self.function)).both
+        return {"reference": self.both, "candidate": candidate, "x": x, "args": tuple(args), "sampler": self.sample}
 
     def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Input, upstream gradient and output."""
@@ -51,7 +62,9 @@ class FunctionCase:
             rows = samples.logits(prod(shape) // classes, classes, rng)
             x = np.moveaxis(rows.reshape(*np.delete(shape, self.axis), classes), -1, self.axis)
         x = np.ascontiguousarray(x, self.dtype)
-        return x, (rng.integers(-8, 9, shape) / 8).astype(self.dtype), self.value(x)
+        # What float64 is compared with is rounded too: by as much as the last digits of these make a difference.
+        g = rng.integers(-8, 9, shape) / 8 if self.device == "cpu" else rng.normal(size=shape)
+        return x, g.astype(self.dtype), self.value(x)
 
     def value(self, x: np.ndarray) -> Any:
         return self.function(x, **self._axis)

@@ -12,6 +12,7 @@ import numpy as np
 from .._loss import Loss
 from .._spec import Interval, Spec
 from . import _samples as samples
+from ._device import OnDevice, labels
 
 #: Upstream gradient of summed losses, a power of two so that it costs no rounding.
 UPSTREAM = 2.0
@@ -53,6 +54,7 @@ class LossCase:
     options: tuple[str, ...] = ()
     layout: str = "C"
     several_threads: bool = False
+    device: str = "cpu"
 
     def case(self, quick: bool) -> dict[str, Any]:
         probabilities = self.loss.spec.class_probabilities and not self.labelled
@@ -60,13 +62,17 @@ class LossCase:
         bracket = ", ".join([self.reduction, *([options] if options else [])])
         name = f"{self.loss.__name__}[{bracket}] {self.shape} {self.dtype} {self.derivative}"
         return {
-            "name": name + f" {self.layout}" * (self.layout != "C") + " threads" * self.several_threads,
+            "name": " ".join(
+                [name, *[self.layout] * (self.layout != "C"), *["threads"] * self.several_threads,
+                 *[self.device] * (self.device != "cpu")]
+            ),
             "check": self.check,
             "arguments": self,
             "quick": quick,
             "labels": {
-                "loss": self.loss.__name__, "reduction": self.reduction, "dtype": self.dtype, "device": "cpu",
+                "loss": self.loss.__name__, "reduction": self.reduction, "dtype": self.dtype, "device": self.device,
                 "derivative": self.derivative, "layout": self.layout, "options": options or "defaults",
+                **(labels() if self.device != "cpu" else {}),
             },
         }  # fmt: skip
 
@@ -78,7 +84,7 @@ class LossCase:
 
     @property
     def check(self) -> str:
-        if self.dtype == "float32":
+        if self.dtype != "float64" or self.device != "cpu":
             return "check_transfer"
         return {"hvp": "check_hvp", "hessian_diag": "check_hessian_diag"}.get(self.derivative, "check")
 
@@ -97,8 +103,9 @@ class LossCase:
         x, *args = sampler(rng)
         arguments: dict[str, Any] = {"x": x, "args": tuple(args), "sampler": sampler, "points": 2 if x.size <= LARGE else 1}
         if self.check == "check_transfer":
-            f = calls.transferred(self.derivative)
-            return arguments | {"reference": f, "candidate": f}
+            candidate = calls if self.device == "cpu" else Calls(self, calls.options, OnDevice(self.loss))
+            functions = {"reference": calls.transferred(self.derivative), "candidate": candidate.transferred(self.derivative)}
+            return arguments | functions
         interval = self._domain(calls)
         if interval.bounded:
             arguments["domain"] = interval.low, interval.high
@@ -149,9 +156,9 @@ class LossCase:
 class Calls:
     """The methods of a loss with everything fixed but arrays; what is differentiated comes first."""
 
-    def __init__(self, case: LossCase, options: dict[str, Any]) -> None:
+    def __init__(self, case: LossCase, options: dict[str, Any], loss: Any = None) -> None:
         spec = case.loss.spec
-        self.loss, self.options = case.loss, options
+        self.loss, self.options = loss or case.loss, options
         self.fixed = {**options, "reduction": case.reduction}
         self.lay = LAYOUTS[case.layout]
         self.swapped = case.derivative == "target"
