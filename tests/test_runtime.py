@@ -492,7 +492,7 @@ def test_kernels_import_no_machinery():
         if name.startswith("nlosses._cpu"):
             names = imports(name, is_package, tree)
             shared = {n for n in of_package(names) if not n.startswith("nlosses._cpu.")}
-            assert shared <= {"nlosses._spec", "nlosses._scalar", "nlosses._softmax"}, name
+            assert shared <= {"nlosses._spec", "nlosses._maps", "nlosses._scalar", "nlosses._softmax"}, name
             assert libraries(names) <= {"numba", "llvmlite", "numpy"}, name
 
 
