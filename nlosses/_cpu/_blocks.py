@@ -157,6 +157,12 @@ def as_in(number, x):
     return x.dtype.type(number)
 
 
+@inlined
+def copy(target, source, n):
+    for i in range(n):
+        target[i] = source[i]
+
+
 @optional
 def staged(operand, lo, n, block, first):
     """Elements lo to lo + n of an operand ``(data, inner, period)``, whose element i is ``data[i // inner % period]``.
@@ -191,9 +197,3 @@ def staged(operand, lo, n, block, first):
             left = inner
             k = k + 1 if k + 1 < period else 0
     return block
-
-
-@jitable
-def copy(target, source, n):
-    for i in range(n):
-        target[i] = source[i]

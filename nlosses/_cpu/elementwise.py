@@ -34,8 +34,9 @@ def destination(out, x, lo, hi, buffer):
 def make(function, with_value, parameters_taken, general, stamp):
     """The kernel of one scalar function: ``point`` (`with_value`) or one of its further derivatives.
 
-    The `general` kernel takes weights, an upstream gradient and a vector, all ones where absent, and writes unreduced values
-    where `values` has room for them.  The other one has nothing of it, and is as fast as can be.
+    `general` is 0 in the kernel that has nothing but the function, and is as fast as can be.  That of 1 has weights, ones where
+    absent, and writes unreduced values, instead of adding them, where `values` has room for them.  That of 2 has an upstream
+    gradient and a vector besides, ones where absent.
     """
 
     def kernel(x, t, weight, upstream, vector, parameters, scale, values, out):
@@ -64,8 +65,9 @@ def make(function, with_value, parameters_taken, general, stamp):
                     ps = staged(parameters[0], lo, n, p_room, lo == start)
                 if parameters_taken > 1:
                     rs = staged(parameters[1], lo, n, r_room, lo == start)
-                if general:
+                if general > 0:
                     ws = staged(weight, lo, n, w_room, lo == start)
+                if general > 1:
                     us = staged(upstream, lo, n, u_room, lo == start)
                     qs = staged(vector, lo, n, q_room, lo == start)
                 for i in range(n):
@@ -78,17 +80,22 @@ def make(function, with_value, parameters_taken, general, stamp):
                     if with_value:
                         v = result[0]
                         g = result[1]
-                        vs[i] = product(ws[i], v) if general else v
+                        vs[i] = product(ws[i], v) if general > 0 else v
                     else:
                         g = result
                     if out is not None:
-                        gs[i] = (product(us[i] * qs[i], product(ws[i], g)) if general else g) * c
-                if general and with_value:
-                    if values.size > 0:
+                        if general > 1:
+                            gs[i] = product(us[i] * qs[i], product(ws[i], g)) * c
+                        else:
+                            gs[i] = (product(ws[i], g) if general > 0 else g) * c
+                unreduced = False
+                if general > 0 and with_value:
+                    unreduced = values.size > 0
+                    if unreduced:
                         vo = values[lo:hi]
                         for i in range(n):
                             vo[i] = vs[i]
-                if with_value:
+                if with_value and not unreduced:
                     total, error = buffer_sum(total, error, vs, folded, n)
                 if out is not None:
                     if in_place(out, x):
@@ -103,14 +110,15 @@ def make(function, with_value, parameters_taken, general, stamp):
 
 @cache
 def _kernel(
-    function: Any, with_value: bool, dtype: Any, taken: tuple[bool, ...], general: bool, with_out: bool, parallel: bool
+    function: Any, with_value: bool, dtype: Any, taken: tuple[bool, ...], general: int, with_out: bool, parallel: bool
 ) -> Any:
     operand = types.Tuple((array(dtype), types.int64, types.int64))
     written = array(dtype, writable=True)
     signature = (
         array(dtype),
         array(dtype),
-        *[operand if general else types.none] * 3,
+        operand if general > 0 else types.none,
+        *[operand if general > 1 else types.none] * 2,
         types.Tuple([operand if present else types.none for present in taken]),
         types.float64,
         written if general else types.none,
@@ -118,7 +126,7 @@ def _kernel(
     )
     cells = {"function": function, "with_value": with_value, "parameters_taken": len(taken), "general": general}
     parts = [name_of(function), np.dtype(dtype).name, *("with" if present else "without" for present in taken)]
-    parts += ["general"] * general + ["out"] * with_out + ["parallel"] * parallel
+    parts += [("", "weighted", "general")[general]] * (general > 0) + ["out"] * with_out + ["parallel"] * parallel
     return build(make, "_".join(parts), cells, signature, parallel)
 
 
@@ -139,11 +147,15 @@ def run(
     taken = tuple([p is not None for p in parameters]) if parameters else ()
     key: tuple[Any, ...]
     if weight is None and upstream is None and vector is None and values is None and with_value:
-        key = (function, with_value, x.dtype, taken, False, out is not None)
+        key = (function, with_value, x.dtype, taken, 0, out is not None)
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
-    key = (function, with_value, x.dtype, taken, True, out is not None)
+    values = np.empty(0, x.dtype) if values is None else values
+    if upstream is None and vector is None and with_value:
+        key = (function, with_value, x.dtype, taken, 1, out is not None)
+        return _threads.run(x.size, _kernel, key, x, t, weight or one, None, None, parameters, scale, values, out)
+    key = (function, with_value, x.dtype, taken, 2, out is not None)
     return _threads.run(
         x.size, _kernel, key, x, t, weight or one, upstream or one, vector or one, parameters, scale,
-        np.empty(0, x.dtype) if values is None else values, out,
+        values, out,
     )  # fmt: skip
