@@ -11,7 +11,7 @@ import numpy as np
 from . import _arrays, _validate
 from ._arrays import F4, F8, I8
 from ._cpu import checks, classwise
-from ._results import Result, divided
+from ._results import Result, divided, serves
 from ._spec import Spec
 
 
@@ -99,16 +99,7 @@ class Problem:
 
     def _serves(self, out: Any) -> bool:
         """Whether a kernel can write to `out` as it is."""
-        return (
-            type(out) is np.ndarray
-            and out.dtype is self.x.dtype
-            and out.shape == self.input.shape
-            and (flags := out.flags).c_contiguous
-            and flags.writeable
-            and ((out is self.input and not self.spec.log_probabilities) or _arrays.apart(out, self.input))
-            and _arrays.apart(out, self.target)
-            and self.weight is None
-        )
+        return self.weight is None and serves(out, self.input, self.target, self.x.dtype, not self.spec.log_probabilities)
 
     def check(self, argnum: int, out: Any) -> None:
         """Raise what `grad` of the same arguments would raise."""

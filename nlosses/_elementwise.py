@@ -10,7 +10,7 @@ import numpy as np
 from . import _arrays, _validate
 from ._arrays import F4, F8
 from ._cpu import checks, elementwise
-from ._results import Result, divided
+from ._results import Result, divided, serves
 from ._spec import Math, Spec
 
 
@@ -118,17 +118,8 @@ class Problem:
 
     def _serves(self, out: Any) -> bool:
         """Whether a kernel can write to `out` as it is."""
-        return (
-            type(out) is np.ndarray
-            and out.dtype is self.x.dtype
-            and out.shape == self.shape
-            and (flags := out.flags).c_contiguous
-            and flags.writeable
-            and (out is self.input or _arrays.apart(out, self.input))
-            and _arrays.apart(out, self.target)
-            and self.weight is None
-            and not (self.parameters and any(self.parameters))
-        )
+        alone = self.weight is None and not any(self.parameters)
+        return alone and serves(out, self.input, self.target, self.x.dtype)
 
     def check(self, argnum: int, out: Any) -> None:
         """Raise what `grad` of the same arguments would raise."""

@@ -50,6 +50,16 @@ def total_of(partial):
 
 
 @inlined
+def halved(buffer, n, to):
+    """Fold the first n elements, by halves, until the sums are in the first `to`."""
+    while n > to:
+        n //= 2
+        upper = buffer[n:]
+        for i in range(n):
+            buffer[i] += upper[i]
+
+
+@inlined
 def buffer_sum(total, error, buffer, folded, n):
     """Add the first n elements of a `stack_buffer` to a Neumaier sum; `folded` is a second buffer to work in.
 
@@ -63,19 +73,11 @@ def buffer_sum(total, error, buffer, folded, n):
     upper = buffer[half:]
     for i in range(half):
         folded[i] = buffer[i] + upper[i]
-    while half > FOLDED:
-        half //= 2
-        upper = folded[half:]
-        for i in range(half):
-            folded[i] += upper[i]
+    halved(folded, half, FOLDED)
     wide = stack_buffer(WIDE)
     for i in range(FOLDED):
         wide[i] = np.float64(folded[i])
-    while half > 1:
-        half //= 2
-        upper_half = wide[half:]
-        for i in range(half):
-            wide[i] += upper_half[i]
+    halved(wide, FOLDED, 1)
     if np.isfinite(wide[0]):
         return compensated(total, error, wide[0])
     for i in range(n):  # infinite or NaN, or but too large for float32

@@ -10,7 +10,7 @@ from numba import prange, types
 
 from .._scalar import product
 from . import _threads
-from ._blocks import BLOCK, CHUNK, buffer_sum, closed, pick, stack_buffer, staged, total_of
+from ._blocks import BLOCK, CHUNK, buffer_sum, closed, copy, pick, stack_buffer, staged, total_of
 from ._jit import array, build, jitable, name_of, optional
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
@@ -92,16 +92,12 @@ def make(function, with_value, parameters_taken, general, stamp):
                 if general > 0 and with_value:
                     unreduced = values.size > 0
                     if unreduced:
-                        vo = values[lo:hi]
-                        for i in range(n):
-                            vo[i] = vs[i]
+                        copy(values[lo:hi], vs, n)
                 if with_value and not unreduced:
                     total, error = buffer_sum(total, error, vs, folded, n)
                 if out is not None:
                     if in_place(out, x):
-                        os = out[lo:hi]
-                        for i in range(n):
-                            os[i] = buffer[i]
+                        copy(out[lo:hi], buffer, n)
             partial[b] = closed(total, error)
         return total_of(partial)
 
@@ -151,11 +147,8 @@ def run(
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
     values = np.empty(0, x.dtype) if values is None else values
-    if upstream is None and vector is None and with_value:
-        key = (function, with_value, x.dtype, taken, 1, out is not None)
-        return _threads.run(x.size, _kernel, key, x, t, weight or one, None, None, parameters, scale, values, out)
-    key = (function, with_value, x.dtype, taken, 2, out is not None)
-    return _threads.run(
-        x.size, _kernel, key, x, t, weight or one, upstream or one, vector or one, parameters, scale,
-        values, out,
-    )  # fmt: skip
+    further: tuple[Operand | None, ...] = (None, None)
+    if upstream is not None or vector is not None or not with_value:
+        further = (upstream or one, vector or one)
+    key = (function, with_value, x.dtype, taken, 1 if further[0] is None else 2, out is not None)
+    return _threads.run(x.size, _kernel, key, x, t, weight or one, *further, parameters, scale, values, out)
