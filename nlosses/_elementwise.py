@@ -169,7 +169,7 @@ class Problem:
         values = np.empty(self.shape, self.x.dtype, self.order) if self.unreduced and with_value else None
         total = elementwise.run(
             function, with_value, self.x, self.t, self.weight, upstream, vector, self.parameters, scale,
-            None if values is None else _arrays.flat(values), out,
+            None if values is None else _arrays.flat(values), out, self.math.summand,
         )  # fmt: skip
         if not with_value:
             return None

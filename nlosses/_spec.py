@@ -57,13 +57,17 @@ class Math:
     """The scalar functions of a loss.
 
     Elementwise: ``point(x, t, *parameters) -> (value, d value / dx)``, ``target_slope`` is d value / dt and ``curvature``
-    d2 value / dx2, of the same arguments.  Classwise: ``point(u) -> (value, d value / du)`` and ``curvature(u)``, where
-    ``u = sum_j q_j (-log p_j)`` is the row's weighted surprisal; without ``curvature`` the point is taken as linear.
+    d2 value / dx2, of the same arguments.  If the value without parameters is ``v + log1p(e)``, where 0 <= e <= 1, then
+    ``summand(x, t) -> (v, e, d value / dx)`` spares a sum most of the logarithms.
+
+    Classwise: ``point(u) -> (value, d value / du)`` and ``curvature(u)``, where ``u = sum_j q_j (-log p_j)`` is the row's
+    weighted surprisal; without ``curvature`` the point is taken as linear.
     """
 
     point: Scalar
     target_slope: Scalar | None = None
     curvature: Scalar | None = None
+    summand: Scalar | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,10 +141,15 @@ class Spec(Generic[P]):
 
 
 def elementwise(
-    point: Scalar, *, target_slope: Scalar | None = None, curvature: Scalar | None = None, **facts: Any
+    point: Scalar,
+    *,
+    target_slope: Scalar | None = None,
+    curvature: Scalar | None = None,
+    summand: Scalar | None = None,
+    **facts: Any,
 ) -> Callable[[Callable[P, Any]], Spec[P]]:
     """Declare a loss of one input element and one target element; see `Math` and `Spec` for what may be stated."""
-    return lambda declaration: Spec(declaration, "elementwise", Math(point, target_slope, curvature), **facts)
+    return lambda declaration: Spec(declaration, "elementwise", Math(point, target_slope, curvature, summand), **facts)
 
 
 def classwise(point: Scalar, *, curvature: Scalar | None = None, **facts: Any) -> Callable[[Callable[P, Any]], Spec[P]]:

@@ -190,15 +190,17 @@ def outside(owner: str, name: str, array: np.ndarray, interval: Interval) -> Val
 
 def class_shapes(spec: Spec[Any], x: np.ndarray, t: np.ndarray, labelled: bool) -> None:
     """Check the shapes of logits and target."""
-    if x.ndim == 0:
+    shape = x.shape
+    axes = len(shape)
+    if axes == 0:
         raise ValueError(f"{spec.name}: input must have shape (C,), (N, C) or (N, C, d1, ...), got a scalar")
-    if x.shape[0 if x.ndim == 1 else 1] == 0:
-        raise ValueError(f"{spec.name}: input must have at least one class, got shape {x.shape}")
-    wanted = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
-    if labelled and t.shape != wanted and not (x.ndim == 1 and t.shape == (1,)):
-        also = f", or class probabilities of shape {x.shape}" if spec.class_probabilities else ""
+    if shape[0 if axes == 1 else 1] == 0:
+        raise ValueError(f"{spec.name}: input must have at least one class, got shape {shape}")
+    wanted = (shape[0], *shape[2:]) if axes > 1 else ()
+    if labelled and t.shape != wanted and not (axes == 1 and t.shape == (1,)):
+        also = f", or class probabilities of shape {shape}" if spec.class_probabilities else ""
         raise ValueError(
-            f"{spec.name}: target must hold class indices of shape {wanted} for an input of shape {x.shape}{also}, "
+            f"{spec.name}: target must hold class indices of shape {wanted} for an input of shape {shape}{also}, "
             f"got shape {t.shape}"
         )
 

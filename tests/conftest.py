@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 import nlosses as nl
+from nlosses._cpu import _jit
+
+_jit.CHECKED = True  # a kernel called with other types than it was compiled for is an error, which users pay no time for
 
 
 @pytest.fixture

@@ -255,6 +255,18 @@ def test_bcel_reduced(dtype, kind):
     assert_reduced(bcel, x, t, {}, exact_bcel(x, t, 1, 1), {"sum": 1, "mean": n}, dtype)
 
 
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 511, 512, 513, 1500, 4097])
+def test_bcel_logarithms_of_products(dtype, n):
+    """Logits of 0 have the largest product, 2 a element; and beside them stand those whose logarithm is nearly 0."""
+    x = np.zeros(n, dtype)
+    x[::3] = generator("products", n).uniform(20, 30, x[::3].size)
+    t = (x > 0).astype(dtype)
+    for part in (x == 0, x > 0, slice(None)):
+        assert_reduced(
+            bcel, x[part], t[part], {}, exact_bcel(x[part], t[part], 1, 1), {"sum": 1, "mean": max(1, x[part].size)}, dtype
+        )
+
+
 def test_bcel_large_weights_of_vanishing_probabilities(dtype):
     """Where exp(-x) is subnormal, a weight multiplies what it has lost."""
     x = np.linspace(UNDERFLOW[dtype] - 20, UNDERFLOW[dtype] + 3, 200).astype(dtype)

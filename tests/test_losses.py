@@ -48,6 +48,18 @@ def test_facts(loss):
         assert abs(value - fact.value) <= 0.6 * 10.0**-fact.digits, (value, fact)
 
 
+@pytest.mark.parametrize("spec", [spec for spec in declared.SPECS if spec.math.summand], ids=lambda spec: spec.name)
+def test_summand(spec):
+    """The same mathematics as the point's, with the logarithm left to be taken."""
+    for x in (-1e4, -3.0, -0.0, 0.0, 1e-9, 0.7, 40.0, np.inf):
+        for t in (0.0, 0.25, 1.0, 3.0):
+            v, e, slope = spec.math.summand(np.float64(x), np.float64(t))
+            value, usual = spec.math.point(np.float64(x), np.float64(t), *[None] * len(spec.parameters))
+            assert 0 <= e <= 1
+            np.testing.assert_array_equal(v + nl.scalar.log1p(e), value)
+            np.testing.assert_array_equal(slope, usual)
+
+
 TUTORIAL = [
     ("binary_cross_entropy", {}, 0.59122998),
     ("binary_cross_entropy", {"weight": [[0.1, 0.9, 0.1], [0.1, 0.1, 0.9]]}, 0.12723307),

@@ -7,7 +7,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .._scalar import maximum
+from .._scalar import log1p, maximum
 from ._jit import inlined, jitable, optional, summable
 
 #: Elements that one vector loop runs over, and the room of a `stack_buffer`.
@@ -49,6 +49,12 @@ def total_of(partial):
     return closed(total, error)
 
 
+@jitable
+def closed(total, error):
+    """End of Neumaier's sum; once the total is infinite its error is NaN and means nothing."""
+    return total + error if np.isfinite(total) else total
+
+
 @inlined
 def halved(buffer, n, to):
     """Fold the first n elements, by halves, until the sums are in the first `to`."""
@@ -60,11 +66,11 @@ def halved(buffer, n, to):
 
 
 @inlined
-def buffer_sum(total, error, buffer, folded, n):
-    """Add the first n elements of a `stack_buffer` to a Neumaier sum; `folded` is a second buffer to work in.
+def add_chunk(total, error, lanes, buffer, folded, n):
+    """Add the first n elements of a `stack_buffer` to the lanes of a sum; `folded` is a buffer to work in.
 
-    By halves, which vectorises in a fixed order, and in float64 as soon as that costs next to nothing: three roundings in the
-    caller's precision.
+    By halves, which vectorises in a fixed order, and in float64 as soon as that costs next to nothing.  What is not finite
+    goes to the Neumaier sum instead, one by one, for it may be but too large for float32.
     """
     T = buffer.dtype.type
     for i in range(n, CHUNK):
@@ -74,21 +80,44 @@ def buffer_sum(total, error, buffer, folded, n):
     for i in range(half):
         folded[i] = buffer[i] + upper[i]
     halved(folded, half, FOLDED)
-    wide = stack_buffer(WIDE)
+    reach = T(0)
     for i in range(FOLDED):
-        wide[i] = np.float64(folded[i])
-    halved(wide, FOLDED, 1)
-    if np.isfinite(wide[0]):
-        return compensated(total, error, wide[0])
-    for i in range(n):  # infinite or NaN, or but too large for float32
-        total, error = compensated(total, error, np.float64(buffer[i]))
+        reach = maximum(reach, abs(folded[i]))
+    if np.isfinite(reach):
+        for i in range(FOLDED):
+            lanes[i] += np.float64(folded[i])
+    else:
+        for i in range(n):
+            total, error = compensated(total, error, np.float64(buffer[i]))
     return total, error
 
 
-@jitable
-def closed(total, error):
-    """End of Neumaier's sum; once the total is infinite its error is NaN and means nothing."""
-    return total + error if np.isfinite(total) else total
+@inlined
+def lanes_sum(total, error, lanes):
+    """Total of a Neumaier sum and of the lanes of `add_chunk`, which are lost."""
+    halved(lanes, FOLDED, 1)
+    total, error = compensated(total, error, lanes[0])
+    return closed(total, error)
+
+
+@inlined
+def log_of_product(buffer, es, n):
+    """Add log1p of the first n elements of `es`, none of them negative, to the buffer: as much in all, that is, not one by one.
+
+    The sum of logarithms is the logarithm of a product.  With 1 + c = (1 + a) (1 + b), c is a + b + a b, which loses nothing:
+    so eight elements, up to 255 if none is above 1, share one logarithm.
+    """
+    T = es.dtype.type
+    for i in range(n, CHUNK):
+        es[i] = T(0)
+    m = CHUNK
+    while m > FOLDED:
+        m //= 2
+        upper = es[m:]
+        for i in range(m):
+            es[i] = (es[i] + upper[i]) + es[i] * upper[i]
+    for i in range(min(n, FOLDED)):
+        buffer[i] += log1p(es[i])
 
 
 @jitable

@@ -29,6 +29,9 @@ from . import _scalar as _primitives  # noqa: F401  importing it attaches the ve
 FLAGS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # never nnan or ninf; reassoc only in `add`
 INLINED: Any = {**FLAGS, "forceinline": True}  # what LLVM finds too long to inline would keep the loop around it scalar
 PACKAGE = Path(__file__).parent.parent
+#: Whether each call of a kernel compares the types of its arguments with those that it was compiled for, as the tests do.
+#: It takes a third of a microsecond, and those who call kernels pass no others.
+CHECKED = False
 
 
 def reachable(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
@@ -177,8 +180,10 @@ def build(
 
 def _compiled(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..., Any]:
     dispatcher.compile(signature)
-    dispatcher.disable_compile()  # an unexpected type is an error, not a second compilation
-    return dispatcher
+    if CHECKED:
+        dispatcher.disable_compile()  # an unexpected type is an error, not a second compilation
+        return dispatcher
+    return dispatcher.get_overload(signature)
 
 
 @cache  # once a reason

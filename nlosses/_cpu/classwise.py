@@ -21,7 +21,7 @@ BLOCK, ELEMENTS = 4096, 32768
 
 @lru_cache(maxsize=64)
 def _ones(classes: int, dtype: Any) -> np.ndarray:
-    """Weights where there are none."""
+    """Weights where there are none; and what else is absent, of no classes."""
     return np.ones(classes, dtype)
 
 
@@ -100,7 +100,7 @@ def run(
     classes, inner = layout
     driver = tiles if inner > 1 or classes * x.itemsize <= FEW else rows
     labelled = None if target is None else target.dtype.kind == "i"
-    none = np.empty(0, x.dtype)
+    none = _ones(0, x.dtype)
     key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(
         x.size, _kernel, key, x, target if labelled is True else None, target if labelled is False else None,
@@ -177,7 +177,7 @@ def gather(
     out: np.ndarray | None,
 ) -> float:
     """As `run`, for log-probabilities.  With `curvature`, `out` is the diagonal of the Hessian."""
-    none = np.empty(0, x.dtype)
+    none = _ones(0, x.dtype)
     if out is not None and layout[1] != 1:
         out[:] = 0  # which the kernel does where the rows of a block lie together
     return _threads.run(

@@ -10,7 +10,20 @@ from numba import prange, types
 
 from .._scalar import product
 from . import _threads
-from ._blocks import BLOCK, CHUNK, buffer_sum, closed, copy, pick, stack_buffer, staged, total_of
+from ._blocks import (
+    BLOCK,
+    CHUNK,
+    FOLDED,
+    WIDE,
+    add_chunk,
+    copy,
+    lanes_sum,
+    log_of_product,
+    pick,
+    stack_buffer,
+    staged,
+    total_of,
+)  # fmt: skip
 from ._jit import array, build, jitable, name_of, optional
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
@@ -31,8 +44,9 @@ def destination(out, x, lo, hi, buffer):
     return buffer if in_place(out, x) else out[lo:hi]
 
 
-def make(function, with_value, parameters_taken, general, stamp):
-    """The kernel of one scalar function: ``point`` (`with_value`) or one of its further derivatives.
+def make(function, with_value, with_logarithm, parameters_taken, general, stamp):
+    """The kernel of one scalar function: ``point`` (`with_value`), ``summand`` (`with_logarithm` too), or one of the further
+    derivatives.
 
     `general` is 0 in the kernel that has nothing but the function, and is as fast as can be.  That of 1 has weights, ones where
     absent, and writes unreduced values, instead of adding them, where `values` has room for them.  That of 2 has an upstream
@@ -49,9 +63,13 @@ def make(function, with_value, parameters_taken, general, stamp):
             start = np.int64(b) * BLOCK
             buffer = stack_buffer(x.dtype)
             vs = stack_buffer(x.dtype)
+            es = stack_buffer(x.dtype)
             folded = stack_buffer(x.dtype)
             p_room, r_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             w_room, u_room, q_room = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+            lanes = stack_buffer(WIDE)
+            for i in range(FOLDED):
+                lanes[i] = 0.0
             total = 0.0
             error = 0.0
             for lo in range(start, min(start + BLOCK, x.size), CHUNK):
@@ -79,7 +97,11 @@ def make(function, with_value, parameters_taken, general, stamp):
                         result = function(xs[i], ts[i], pick(ps, i), pick(rs, i))
                     if with_value:
                         v = result[0]
-                        g = result[1]
+                        if with_logarithm:
+                            es[i] = result[1]
+                            g = result[2]
+                        else:
+                            g = result[1]
                         vs[i] = product(ws[i], v) if general > 0 else v
                     else:
                         g = result
@@ -93,12 +115,14 @@ def make(function, with_value, parameters_taken, general, stamp):
                     unreduced = values.size > 0
                     if unreduced:
                         copy(values[lo:hi], vs, n)
+                if with_logarithm:
+                    log_of_product(vs, es, n)
                 if with_value and not unreduced:
-                    total, error = buffer_sum(total, error, vs, folded, n)
+                    total, error = add_chunk(total, error, lanes, vs, folded, n)
                 if out is not None:
                     if in_place(out, x):
                         copy(out[lo:hi], buffer, n)
-            partial[b] = closed(total, error)
+            partial[b] = lanes_sum(total, error, lanes)
         return total_of(partial)
 
     return kernel
@@ -106,7 +130,14 @@ def make(function, with_value, parameters_taken, general, stamp):
 
 @cache
 def _kernel(
-    function: Any, with_value: bool, dtype: Any, taken: tuple[bool, ...], general: int, with_out: bool, parallel: bool
+    function: Any,
+    with_value: bool,
+    with_logarithm: bool,
+    dtype: Any,
+    taken: tuple[bool, ...],
+    general: int,
+    with_out: bool,
+    parallel: bool,
 ) -> Any:
     operand = types.Tuple((array(dtype), types.int64, types.int64))
     written = array(dtype, writable=True)
@@ -120,7 +151,10 @@ def _kernel(
         written if general else types.none,
         written if with_out else types.none,
     )
-    cells = {"function": function, "with_value": with_value, "parameters_taken": len(taken), "general": general}
+    cells = {
+        "function": function, "with_value": with_value, "with_logarithm": with_logarithm, "parameters_taken": len(taken),
+        "general": general,
+    }  # fmt: skip
     parts = [name_of(function), np.dtype(dtype).name, *("with" if present else "without" for present in taken)]
     parts += [("", "weighted", "general")[general]] * (general > 0) + ["out"] * with_out + ["parallel"] * parallel
     return build(make, "_".join(parts), cells, signature, parallel)
@@ -138,17 +172,24 @@ def run(
     scale: float = 1.0,
     values: np.ndarray | None = None,
     out: np.ndarray | None = None,
+    summand: Any = None,
 ) -> float:
-    """Sum of the values, which go to `values` too if that is given; the scaled derivative goes to `out`, which may be `x`."""
-    taken = tuple([p is not None for p in parameters]) if parameters else ()
-    key: tuple[Any, ...]
-    if weight is None and upstream is None and vector is None and values is None and with_value:
-        key = (function, with_value, x.dtype, taken, 0, out is not None)
+    """Sum of the values, which go to `values` too if that is given; the scaled derivative goes to `out`, which may be `x`.
+
+    The `summand` of a loss, if it has one, takes the place of its point where that is quicker.
+    """
+    plain = weight is None and upstream is None and vector is None and values is None and with_value
+    if plain and summand is not None and parameters.count(None) == len(parameters):
+        key: tuple[Any, ...] = (summand, True, True, x.dtype, (), 0, out is not None)
+        return _threads.run(x.size, _kernel, key, x, t, None, None, None, (), scale, None, out)
+    taken = tuple([p is not None for p in parameters])
+    if plain:
+        key = (function, True, False, x.dtype, taken, 0, out is not None)
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
     values = np.empty(0, x.dtype) if values is None else values
     further: tuple[Operand | None, ...] = (None, None)
     if upstream is not None or vector is not None or not with_value:
         further = (upstream or one, vector or one)
-    key = (function, with_value, x.dtype, taken, 1 if further[0] is None else 2, out is not None)
+    key = (function, with_value, False, x.dtype, taken, 1 if further[0] is None else 2, out is not None)
     return _threads.run(x.size, _kernel, key, x, t, weight or one, *further, parameters, scale, values, out)

@@ -6,6 +6,8 @@ loading it transposes, whatever the layout is, and as the input is read before t
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from .._scalar import MODERATE, exp_moderate, log1p, product
@@ -21,6 +23,7 @@ PLACE = np.dtype(np.uint64)  # whether an index with a sign is negative is asked
 FOLD = 64
 
 
+@lru_cache(maxsize=64)
 def lanes_for(classes: int, positions: int, itemsize: int) -> int:
     """Width of a tile: wide for long runs where the memory is strided, as far as the second-level cache holds it."""
     widest = 64 if classes <= 1024 else 16

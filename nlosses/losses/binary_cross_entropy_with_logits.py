@@ -4,12 +4,12 @@ from .._scalar import exp_nonpositive, log1p_unit, product
 from .._spec import Fact, elementwise
 
 
-def point(x, t, pos_weight):
+def parts(x, t, pos_weight):
+    """What grows with abs(x), and the factor and the argument of the logarithm that is added to it; and the slope."""
     T = type(x)
     size = abs(x)
     above = x > T(0)
     e = exp_nonpositive(-size)
-    rest = log1p_unit(e)  # softplus(-|x|)
     big = T(1) / (T(1) + e)  # sigmoid(|x|), and sigmoid(-|x|) is e big: never 1 - big, which is 0 from |x| = 17 on
     a = t if pos_weight is None else pos_weight * t
     b = T(1) - t
@@ -18,7 +18,17 @@ def point(x, t, pos_weight):
     both = T(1) if pos_weight is None else a + b
     linear = wrong * size if wrong != T(0) else T(0)  # an infinite logit on the right side costs nothing
     slope = big * (wrong - right * e)
-    return both * rest + linear, slope if above else -slope
+    return linear, both, e, slope if above else -slope
+
+
+def point(x, t, pos_weight):
+    linear, both, e, slope = parts(x, t, pos_weight)
+    return both * log1p_unit(e) + linear, slope  # log1p(e) is softplus(-|x|)
+
+
+def summand(x, t):
+    linear, _, e, slope = parts(x, t, None)
+    return linear, e, slope
 
 
 def target_slope(x, t, pos_weight):
@@ -48,6 +58,7 @@ def reference(x, t, pos_weight=1.0):
     point,
     target_slope=target_slope,
     curvature=curvature,
+    summand=summand,
     module="BCEWithLogitsLoss",
     reference=reference,
     facts=(Fact([[0.5, 1.0, 0.8], [0.2, 0.4, 0.6]], [[0, 1, 0], [0, 0, 1]], 0.76784690),),
