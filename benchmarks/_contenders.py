@@ -19,7 +19,7 @@ import nlosses as nl
 
 from . import _numpy
 from ._cases import PROBABILITIES, Problem
-from ._tables import OWN, OWN_OUT
+from ._tables import OWN, OWN_IN, OWN_OUT
 from ._timing import Call
 
 
@@ -32,7 +32,7 @@ class Contender(Protocol):
 
 
 class Own:
-    """nlosses, with a fresh gradient and into an array of the caller's."""
+    """nlosses, with a fresh gradient, into an array of the caller's, and into the input."""
 
     without = ""
 
@@ -47,10 +47,15 @@ class Own:
         x, t, options, buffer = problem.x, problem.t, problem.arguments, np.empty_like(problem.x)
         if list(options.values()) == ["mean"]:
             options = {}  # as one calls it
-        return {
+        calls: dict[str, Call] = {
             OWN: lambda: value_and_grad(x, t, **options),
             OWN_OUT: lambda: value_and_grad(x, t, out=buffer, **options),
         }
+        spec = problem.case.spec
+        if not (options or spec.input.bounded or spec.log_probabilities):
+            given = x.copy()  # becomes its gradient, and the next call's input: the time is that of any numbers
+            calls[OWN_IN] = lambda: value_and_grad(given, t, out=given)
+        return calls
 
 
 class Numpy:

@@ -8,12 +8,15 @@ from typing import Any
 
 from . import _terminal
 
-OWN, OWN_OUT, LIMIT, LIMIT_OUT = "nlosses", "nlosses, out=", "limit", "limit, reused"
+OWN, OWN_OUT, OWN_IN = "nlosses", "nlosses, out=", "nlosses, out=input"
+LIMIT, LIMIT_OUT = "limit", "limit, reused"
 PEERS = ("torch eager", "torch.compile", "jax", "scikit-learn", "numpy")
-CONTENDERS = (OWN, OWN_OUT, *PEERS, LIMIT, LIMIT_OUT)
+OWN_ALL = (OWN, OWN_OUT, OWN_IN)
+CONTENDERS = (*OWN_ALL, *PEERS, LIMIT, LIMIT_OUT)
 #: In the tables, which are wide.
 HEADS = {
-    OWN_OUT: "out=", "torch eager": "torch", "torch.compile": "compile", "scikit-learn": "sklearn", LIMIT_OUT: "limit, out=",
+    OWN_OUT: "out=", OWN_IN: "out=input", "torch eager": "torch", "torch.compile": "compile", "scikit-learn": "sklearn",
+    LIMIT_OUT: "limit, out=",
 }  # fmt: skip
 #: Quotients of a case: what is divided by what, and from which bytes on: a call costs as much as to move some 100 kB.
 RATIOS = tuple((peer, OWN, 0) for peer in PEERS)
@@ -78,9 +81,9 @@ def cases(records: Sequence[Record]) -> None:
         return [written(r, share=k >= peers) for k, r in enumerate(found)]
 
     for loss in dict.fromkeys(record["loss"] for record in records):
-        made = table(loss, "case", (OWN, OWN_OUT, *heads))
+        made = table(loss, "case", (*OWN_ALL, *heads))
         for record in (record for record in records if record["loss"] == loss):
-            own = (duration(record["seconds"].get(name)) for name in (OWN, OWN_OUT))
+            own = (duration(record["seconds"].get(name)) for name in OWN_ALL)
             made.add_row(label(record), *own, *cells([record]))
         console.print(made)
 
