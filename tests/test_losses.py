@@ -6,12 +6,14 @@ import inspect
 import pickle
 from itertools import pairwise
 
+import numba
 import numpy as np
 import pytest
-from cases import cases, labelled, sample
+from cases import cases, labelled, option_sets, sample
 
 import nlosses as nl
 from nlosses import losses as declared
+from nlosses._cpu import _threads
 
 
 def close(a, b, tolerance):
@@ -460,3 +462,25 @@ def test_legacy_switches(loss, dtype):
         with pytest.warns(DeprecationWarning, match=f"use reduction='{reduction}'"):
             module = getattr(nl, loss.spec.module)(size_average=size_average, reduce=reduce)
         assert module.reduction == reduction
+
+
+# --- threads -----------------------------------------------------------------------------------------------------------
+
+LARGE = {"elementwise": [(3, 3000)], "classwise": [(1200, 4), (250, 40), (2, 5, 1300)]}
+
+
+def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):
+    """With every option, for what a parallel loop cannot be given is found while compiling it."""
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread is all there is")
+    for shape in LARGE[loss.spec.family]:
+        for options in option_sets(loss, shape, rng):
+            x, t = sample(loss, shape, np.float32, rng)
+            value, grad = loss.value_and_grad(x, t, **options)
+            with monkeypatch.context() as patch:
+                patch.setattr(_threads, "SMALL", 0)
+                patch.setattr(_threads, "SERIAL_BELOW", {})
+                assert _threads.wants_parallel(x.size)
+                parallel, same = loss.value_and_grad(x, t, **options)
+            assert parallel == value, options
+            np.testing.assert_array_equal(same, grad, str(options))

@@ -23,7 +23,7 @@ from ._blocks import (
     stack_buffer,
     staged,
     total_of,
-)  # fmt: skip
+)
 from ._jit import array, build, jitable, name_of, optional
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
@@ -57,6 +57,10 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         T = x.dtype.type
         c = T(scale)
+        if parameters_taken > 0:  # here, for a parallel loop takes tuples, but no tuples of tuples
+            first = parameters[0]
+        if parameters_taken > 1:
+            second = parameters[1]
         n_blocks = (x.size + BLOCK - 1) // BLOCK
         partial = np.empty(n_blocks)
         for b in prange(n_blocks):
@@ -80,9 +84,9 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
                 ts = t[lo:hi]
                 gs = destination(out, x, lo, hi, buffer)
                 if parameters_taken > 0:
-                    ps = staged(parameters[0], lo, n, p_room, lo == start)
+                    ps = staged(first, lo, n, p_room, lo == start)
                 if parameters_taken > 1:
-                    rs = staged(parameters[1], lo, n, r_room, lo == start)
+                    rs = staged(second, lo, n, r_room, lo == start)
                 if general > 0:
                     ws = staged(weight, lo, n, w_room, lo == start)
                 if general > 1:
