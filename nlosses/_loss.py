@@ -168,7 +168,12 @@ def _found(module: str, name: str) -> Any:
 
 
 def elementwise(
-    point: Scalar, *, target_slope: Scalar | None = None, curvature: Scalar | None = None, **facts: Any
+    point: Scalar,
+    *,
+    target_slope: Scalar | None = None,
+    curvature: Scalar | None = None,
+    summand: Scalar | None = None,
+    **facts: Any,
 ) -> Callable[[Callable[P, Any]], Loss[P]]:
     """Make a loss of one input element and one target element.
 
@@ -186,6 +191,9 @@ def elementwise(
         d value / dt, of the same arguments.
     curvature : function, optional
         d2 value / dx2, of the same arguments; for `Loss.hessian_diag` and `Loss.hvp`.
+    summand : function, optional
+        ``summand(x, t) -> (v, e, slope)`` of a loss whose value, where no parameters are given, is ``v + log1p(e)`` with
+        0 <= e <= 1.  Sums and means without weights then take one logarithm for eight elements; all else calls `point`.
     **facts
         Further fields of the declaration, as the library's own losses use them: ``input=`` and ``target=`` (the intervals
         that are checked), ``shapes=``, ``kinks=``, ``reference=``, ``facts=``.
@@ -209,7 +217,7 @@ def elementwise(
     >>> float(value), grad.tolist()
     (0.25, [0.0, 0.6])
     """
-    declare = _spec.elementwise(point, target_slope=target_slope, curvature=curvature, **facts)
+    declare = _spec.elementwise(point, target_slope=target_slope, curvature=curvature, summand=summand, **facts)
     return lambda declaration: Loss(declare(declaration))
 
 

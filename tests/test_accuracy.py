@@ -90,8 +90,8 @@ def assert_reduced(function, x, t, options, exact, divisors, T):
 def singly(function, x, t, **options):
     """Value of each element by itself, and gradient of the sum of all.
 
-    This is what 'none' gives, but from the kernel that 'sum' and 'mean' need too: a kernel is cheaper to call than to
-    compile.
+    This is what 'none' gives but for a loss with a `summand`, from the kernel that 'sum' and 'mean' need too: a kernel is
+    cheaper to call than to compile.
     """
     w = options.pop("weight", None)
 
@@ -221,9 +221,9 @@ def test_bcel_hard_labels_without_weights(dtype, label):
     x = logits(dtype, 40)
     t = np.full_like(x, label)
     exact = exact_bcel(x, t, 1, 1)
-    value, grad = singly(bcel, x, t)
-    assert_accurate("value", value, exact["value"], dtype)
-    assert_accurate("gradient", grad, exact["grad"], dtype)
+    for value, grad in (singly(bcel, x, t), bcel.value_and_grad(x, t, reduction="none")):
+        assert_accurate("value", value, exact["value"], dtype)
+        assert_accurate("gradient", grad, exact["grad"], dtype)
 
 
 def test_bcel_soft_targets(dtype):
@@ -257,12 +257,25 @@ def test_bcel_reduced(dtype, kind):
 
 @pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 511, 512, 513, 1500, 4097])
 def test_bcel_logarithms_of_products(dtype, n):
-    """Logits of 0 have the largest product, 2 a element; and beside them stand those whose logarithm is nearly 0."""
+    """Logits of 0 have the largest product, 2 for each element; and beside them stand those whose logarithm is nearly 0."""
     x = np.zeros(n, dtype)
     x[::3] = generator("products", n).uniform(20, 30, x[::3].size)
     t = (x > 0).astype(dtype)
     for xs, ts in ((x, t), (x[x > 0], t[x > 0]), (np.zeros(n, dtype), np.zeros(n, dtype))):
         assert_reduced(bcel, xs, ts, {}, exact_bcel(xs, ts, 1, 1), {"sum": 1, "mean": xs.size}, dtype)
+
+
+def test_bcel_sums_of_equal_elements(dtype):
+    """Whose roundings are all the same, and do not cancel: of a product alone, of a chunk and of a block."""
+    rng = generator("equal", dtype)
+    for x in rng.uniform(-8, 8, 60).astype(dtype):
+        t = dtype(rng.integers(0, 2))
+        exact = exact_bcel(np.array([x]), np.array([t]), 1, 1)["value"][0]
+        one_product = np.full(512, dtype(1 - 2 * t) * dtype(-200))  # on the right side: nothing beside the others
+        one_product[::64] = x
+        for xs, count in ((one_product, 8), (np.full(512, x), 512), (np.full(4096, x), 4096)):
+            value = bcel(xs, np.full_like(xs, t), reduction="sum")
+            assert_accurate("sum", value, count * exact, dtype)
 
 
 def test_bcel_large_weights_of_vanishing_probabilities(dtype):
@@ -654,6 +667,14 @@ def test_sums_of_equal_elements(dtype, distance):
             each = number(x[:1])[0] ** (2 if distance is nl.mse_loss else 1)
             value, _ = distance.value_and_grad(x, np.zeros_like(x), weight=np.ones_like(x), reduction="sum")
             assert_accurate(f"sum of {n} times {c:.17g}", value, n * each, dtype)
+
+
+def test_sum_of_parts_near_the_largest_number():
+    """The sum is 0, but that of every other element is infinite."""
+    x = np.full(4096, 1e306)
+    weight = np.where(np.arange(x.size) % 2, 1.0, -1.0)
+    value, _ = nl.l1_loss.value_and_grad(x, np.zeros_like(x), weight=weight, reduction="sum")
+    assert value == 0
 
 
 @pytest.mark.parametrize("distance", [nl.l1_loss, nl.mse_loss], ids=["l1_loss", "mse_loss"])

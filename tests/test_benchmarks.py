@@ -13,7 +13,7 @@ import pytest
 
 import nlosses as nl
 from benchmarks import __main__ as program
-from benchmarks import _cases, _compare, _limit, _machine, _numpy, _session, _tables, _timing
+from benchmarks import _cases, _compare, _limit, _machine, _numpy, _session, _tables, _timing, readme
 from benchmarks._cases import Case, Wrong
 
 ROOT = Path(__file__).parents[1]
@@ -178,6 +178,12 @@ def test_cases_of_one_run_alone_are_not_compared():
     other = deepcopy(results(nlosses=9.0, jax=2.0))
     other["cases"][0]["name"] = "another"
     assert not list(_compare.quotients(results(nlosses=1.0, jax=2.0), other, 0.25))
+
+
+def test_readme_has_the_figures_of_the_run_that_is_kept():
+    text = readme.README.read_text()
+    assert text.count(readme.BEGIN) == text.count(readme.END) == 1
+    assert text.partition(readme.BEGIN)[2].partition(readme.END)[0] == readme.block(json.loads(readme.RUN.read_text()))
 
 
 # --- the program ---------------------------------------------------------------------------------------------------------

@@ -92,6 +92,20 @@ def test_summand(dtype, rng):
     np.testing.assert_allclose(logistic(x, t), exact, rtol=tiny)
 
 
+@nl.elementwise(logistic_point, summand=lambda x, t: (logistic_parts(x, t)[0] + type(x)(1), *logistic_parts(x, t)[1:]))
+def raised(input, target, weight=None, reduction="mean"):
+    """Whose summand is 1 too high, by which one sees who calls it."""
+
+
+def test_who_calls_the_summand(rng):
+    x, t = rng.normal(size=50), rng.choice([-1.0, 1.0], 50)
+    point, ones = logistic_one_by_one(x, t, reduction="none"), np.ones(50)
+    np.testing.assert_allclose(raised(x, t), point.mean() + 1)
+    np.testing.assert_allclose(raised.value_and_grad(x, t, reduction="sum")[0], point.sum() + 50)
+    np.testing.assert_array_equal(raised(x, t, reduction="none"), point)
+    np.testing.assert_allclose(raised(x, t, weight=ones), point.mean())
+
+
 def test_elementwise(dtype, rng):
     x, t = rng.normal(size=(3, 40)).astype(dtype) * 3, rng.normal(size=(3, 40)).astype(dtype)
     delta = np.array([[0.5], [1.0], [2.0]])

@@ -466,7 +466,8 @@ def test_legacy_switches(loss, dtype):
 
 # --- threads -----------------------------------------------------------------------------------------------------------
 
-LARGE = {"elementwise": [(3, 3000)], "classwise": [(1200, 4), (250, 40), (2, 5, 1300)]}
+#: Of several blocks in every driver, but not enough to go to several threads by themselves.
+LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (450, 40), (2, 3, 3000)]}
 
 
 def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):
@@ -476,6 +477,7 @@ def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):
     for shape in LARGE[loss.spec.family]:
         for options in option_sets(loss, shape, rng):
             x, t = sample(loss, shape, np.float32, rng)
+            assert not _threads.wants_parallel(x.size)
             value, grad = loss.value_and_grad(x, t, **options)
             with monkeypatch.context() as patch:
                 patch.setattr(_threads, "SMALL", 0)

@@ -119,6 +119,7 @@ def package(tmp_path_factory) -> Path:
 
 #: Digests of value and gradient by threads and family; "serial" is the serial kernel, 1 the parallel one on one thread.
 BITS = """
+import gc
 import hashlib
 import numba
 from nlosses._cpu import _threads
@@ -134,6 +135,7 @@ rows, few, image, tall = classes(2500, 100), classes(25_000, 10), classes(10, 10
 calls = dict(
     elementwise=lambda: nl.mse_loss.value_and_grad(x, t, weight=w),
     exponential=lambda: nl.binary_cross_entropy_with_logits.value_and_grad(x, t, w),
+    products=lambda: nl.binary_cross_entropy_with_logits.value_and_grad(x, t),
     rows=lambda: nl.cross_entropy.value_and_grad(*rows),
     few=lambda: nl.cross_entropy.value_and_grad(*few),
     image=lambda: nl.cross_entropy.value_and_grad(*image),
@@ -146,6 +148,7 @@ for threads in ("serial", 1, 2, 4):
     _threads.wants_parallel = lambda size: threads != "serial"
     numba.set_num_threads(1 if threads == "serial" else threads)
     result[str(threads)] = {{name: digest(call()) for name, call in calls.items()}}
+    gc.collect()  # kernels must outlive whatever compiled them
 """
 
 

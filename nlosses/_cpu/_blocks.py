@@ -69,8 +69,8 @@ def halved(buffer, n, to):
 def add_chunk(total, error, lanes, buffer, folded, n):
     """Add the first n elements of a `stack_buffer` to the lanes of a sum; `folded` is a buffer to work in.
 
-    By halves, which vectorises in a fixed order, and in float64 as soon as that costs next to nothing.  What is not finite
-    goes to the Neumaier sum instead, one by one, for it may be but too large for float32.
+    By halves, which vectorises in a fixed order, and in float64 as soon as that costs next to nothing.  Where a sum overflows,
+    or nearly, all goes to the Neumaier sum instead, one by one, for it may be but too large for float32.
     """
     T = buffer.dtype.type
     for i in range(n, CHUNK):
@@ -83,7 +83,7 @@ def add_chunk(total, error, lanes, buffer, folded, n):
     reach = T(0)
     for i in range(FOLDED):
         reach = maximum(reach, abs(folded[i]))
-    if np.isfinite(reach):
+    if reach < T(np.finfo(T).max / (FOLDED * BLOCK)):  # neither NaN nor so large that the lanes could overflow
         for i in range(FOLDED):
             lanes[i] += np.float64(folded[i])
     else:
@@ -104,8 +104,8 @@ def lanes_sum(total, error, lanes):
 def log_of_product(buffer, es, n):
     """Add log1p of the first n elements of `es`, none of them negative, to the buffer: as much in all, that is, not one by one.
 
-    The sum of logarithms is the logarithm of a product.  With 1 + c = (1 + a) (1 + b), c is a + b + a b, which loses nothing:
-    so eight elements, up to 255 if none is above 1, share one logarithm.
+    The sum of logarithms is the logarithm of a product.  With 1 + c = (1 + a) (1 + b), c is a + b + a b, where nothing cancels,
+    however small it is: so eight elements, up to 255 if none is above 1, share one logarithm, after two roundings each time.
     """
     T = es.dtype.type
     for i in range(n, CHUNK):

@@ -174,8 +174,9 @@ def build(
             dispatcher: Any = njit(kernel, cache=True, **options)
             dispatcher._cache.flush()
             return _compiled(dispatcher, signature)
-        _warn_uncached(reason)
-        return _compiled(njit(kernel, **options), signature)
+        compiled = _compiled(njit(kernel, **options), signature)
+        _warn_uncached(reason)  # now that the fault is known to be the cache's
+        return compiled
 
 
 def _compiled(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..., Any]:

@@ -45,8 +45,8 @@ def destination(out, x, lo, hi, buffer):
 
 
 def make(function, with_value, with_logarithm, parameters_taken, general, stamp):
-    """The kernel of one scalar function: ``point`` (`with_value`), ``summand`` (`with_logarithm` too), or one of the further
-    derivatives.
+    """The kernel of one scalar function: ``point`` (`with_value`), ``summand`` (`with_logarithm` too, and `general` 0), or one
+    of the further derivatives.
 
     `general` is 0 in the kernel that has nothing but the function, and is as fast as can be.  That of 1 has weights, ones where
     absent, and writes unreduced values, instead of adding them, where `values` has room for them.  That of 2 has an upstream

@@ -101,7 +101,7 @@ def _variants(common: LossCase) -> Iterator[LossCase]:
 
 
 def _edges(loss: Loss[Any]) -> Iterator[Case]:
-    """Sizes around the blocks of the kernels, and one that several threads work on."""
+    """Sizes around the blocks of the kernels, and every option where several threads work."""
     from .._cpu import _blocks, _threads, classwise, tiles
 
     labelled = _kinds_of_target(loss)[0]
@@ -116,7 +116,9 @@ def _edges(loss: Loss[Any]) -> Iterator[Case]:
     for shape in shapes:
         yield replace(common, shape=shape).case(quick=False)
     rows = _threads.SMALL  # enough for all threading layers but workqueue; asking for the layer would start its threads
-    yield replace(common, shape=(rows, 3) if labelled else (rows,), several_threads=True).case(quick=False)
+    shape = (rows, 3) if labelled else (rows,)
+    for options in samples.option_sets(loss.spec, shape, labelled):
+        yield replace(common, shape=shape, options=options, several_threads=True).case(quick=False)
 
 
 def _sizes(loss: Loss[Any], device: str) -> Iterator[Case]:

@@ -1,0 +1,147 @@
+"""The figures of speed in README.md, from the run that is kept in results/speed.json.
+
+``python -m benchmarks.readme`` prints what stands between the marks in README.md, and with ``--write`` puts it there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from . import _cases
+from ._tables import OWN, OWN_IN, OWN_OUT, PEERS, SHARES, Record, duration, mean, ratio, written
+
+README = Path(__file__).parents[1] / "README.md"
+RUN = Path(__file__).parent / "results" / "speed.json"
+BEGIN, END = "<!-- speed: python -m benchmarks.readme -->\n", "<!-- end of speed -->\n"
+ELEMENTWISE = _cases.SCALED["elementwise"]
+NAMES = {"jax": "JAX", "numpy": "NumPy"}
+
+
+def block(results: dict[str, Any]) -> str:
+    """What stands between the marks."""
+    by_name = {record["name"]: record for record in results["cases"]}
+    parts = [
+        _origin(results["facts"]),
+        _headline([by_name[case.name] for case in _cases.headline()]),
+        _all([by_name[name] for name in results["parts"]["losses"]]),
+        _arrays(by_name),
+        _scaling([by_name[name] for name in results["parts"]["scaling"]], results["threads"]),
+        _processes(results["process"]["first"]),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def _origin(facts: dict[str, str]) -> Iterator[str]:
+    load = facts["load"].partition(",")[0]
+    yield f"One run ([all of its figures](benchmarks/results/speed.json)) of {facts['date']}: {facts['machine']}, of which"
+    yield f"{facts['threads']} used, load when it began {load}; {facts['versions']}."
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    for row in (heads, ["---"] * len(heads), *rows):
+        yield f"| {' | '.join(row)} |"
+
+
+def _named(names: Sequence[str]) -> list[str]:
+    return [NAMES.get(name, name) for name in names]
+
+
+def _headline(records: Sequence[Record]) -> Iterator[str]:
+    yield "In float32, how many times as long others take, and the speed as a share of the limit:"
+    yield ""
+    rows, loss = [], ""
+    for record in records:
+        shape = " x ".join(f"{n:,}" for n in record["shape"])
+        name = shape if record["loss"] == loss else f"`{record['loss']}` {shape}"
+        loss = record["loss"]
+        peers = [_cell(ratio(record, peer, OWN)) for peer in PEERS]
+        shares = [_cell(ratio(record, *share), share=True) for share in SHARES]
+        rows.append((name, duration(record["seconds"][OWN]), *peers, *shares))
+    rows.append(("geometric mean", "", *(_cell(mean(ratio(r, peer, OWN) for r in records)) for peer in PEERS), "", ""))
+    yield from _table(("case", OWN, *_named(PEERS), "of the limit", "with `out=`"), rows)
+
+
+def _all(records: Sequence[Record]) -> Iterator[str]:
+    yield "All losses, sizes, options and reductions:"
+    yield ""
+    rows = []
+    for dtype in _cases.DTYPES:
+        chosen = [record for record in records if record["dtype"] == dtype]
+        found = [[q for r in chosen if (q := ratio(r, peer, OWN)) is not None] for peer in PEERS]
+        rows.append((f"{dtype}, {len(chosen)} cases: geometric mean", *(_cell(mean(quotients)) for quotients in found)))
+        rows.append(("the least", *(_cell(min(quotients, default=None)) for quotients in found)))
+        faster = (str(sum(q < 1 for q in quotients)) if quotients else "" for quotients in found)
+        rows.append(("cases where the other is faster", *faster))
+    yield from _table(("", *_named(PEERS)), rows)
+
+
+def _arrays(by_name: dict[str, Record]) -> Iterator[str]:
+    yield f"`{ELEMENTWISE}` with a fresh gradient, with `out=`, and with `out=` that is the input; in brackets, how many"
+    yield "times as long the fresh one takes:"
+    yield ""
+    rows = []
+    for n in (10, 10_000_000):
+        seconds = by_name[_cases.Case(ELEMENTWISE, (n,)).name]["seconds"]
+        times = (f"{duration(seconds[name])} ({seconds[OWN] / seconds[name]:.2f} x)" for name in (OWN_OUT, OWN_IN))
+        rows.append((f"{n:,}", duration(seconds[OWN]), *times))
+    yield from _table(("elements", "fresh", "`out=`", "`out=input`"), rows)
+
+
+def _scaling(records: Sequence[Record], threads: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "Nanoseconds an element with `out=`, against the number of elements and of classes:"
+    for loss, axis, first in ((ELEMENTWISE, "elements", 10_000), (_cases.SCALED["classwise"], "classes", 2)):
+        chosen = [r for r in records if r["loss"] == loss and r["shape"][-1] >= first]
+        costs = [f"{1e9 * r['seconds'][OWN_OUT] / r['elements']:.2g}" for r in chosen]
+        yield ""
+        yield from _table((axis, *(f"{r['shape'][-1]:,}" for r in chosen)), [(f"`{loss}`", *costs)])
+    yield ""
+    yield "Speed relative to one thread:"
+    yield ""
+    rows = []
+    for name in dict.fromkeys(row["name"] for row in threads):
+        times = [row["seconds"][OWN_OUT] for row in threads if row["name"] == name]
+        rows.append((f"`{name}`", *(f"{times[0] / t:.2f} x" for t in times)))
+    yield from _table(("threads", *(str(n) for n in dict.fromkeys(row["threads"] for row in threads))), rows)
+
+
+def _processes(first: dict[str, dict[str, list[float]]]) -> Iterator[str]:
+    yield "A fresh process, cross entropy of 32 x 10; cold is without compiled code on the disk, warm with it:"
+    yield ""
+    figures = ("import", "cold", "warm")
+    rows = [
+        (NAMES.get(name, name), *(duration(median(found[figure]) if found[figure] else None) for figure in figures))
+        for name, found in first.items()
+    ]
+    yield from _table(("", "import", "first gradient, cold", "warm"), rows)
+
+
+def _cell(quotient: float | None, share: bool = False) -> str:
+    return "" if quotient is None else written(quotient, share)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; the exit status."""
+    parser = argparse.ArgumentParser("python -m benchmarks.readme", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="into README.md")
+    args = parser.parse_args(argv)
+    text = block(json.loads(RUN.read_text()))
+    if not args.write:
+        print(text, end="")
+        return 0
+    page = README.read_text()
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(END) < page.index(BEGIN):
+        print(f"{README} must have a line {BEGIN.strip()} and after it a line {END.strip()}", file=sys.stderr)
+        return 1
+    before, _, rest = page.partition(BEGIN)
+    README.write_text(before + BEGIN + text + END + rest.partition(END)[2])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
