@@ -94,7 +94,8 @@ class Problem:
         if reduction == "mean":
             if self.weight is not None and self.spec.mean_of_weights:
                 weight = _arrays.real("weight", self.options["weight"])
-                self.denominator = float(weight.sum(dtype=F8))
+                quick = (weight.dtype is F4 or weight.dtype is F8) and weight.flags.c_contiguous
+                self.denominator = checks.total(weight.reshape(-1)) if quick else float(weight.sum(dtype=F8))
             else:
                 self.denominator = float(self.x.size)
         elif reduction == "batchmean" and self.input.ndim:

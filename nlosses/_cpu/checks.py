@@ -1,4 +1,4 @@
-"""Checks of contents before anything is computed: domains of elements and ranges of class indices."""
+"""What is asked of the contents before anything is computed: domains of elements, ranges of class indices, sums of weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import types
+from numba import prange, types
 
-from ._blocks import closed, compensated
+from . import _threads
+from ._blocks import BLOCK, add, closed, compensated, total_of
 from ._jit import array, build
 
 
@@ -69,3 +70,30 @@ def _census(dtype: Any) -> Any:
 def census(target: np.ndarray, classes: int, ignored: int, weight: np.ndarray | None) -> tuple[int, float]:
     """Number of class indices out of range, and the sum of the weights of the rows that are not ignored."""
     return _census(None if weight is None else weight.dtype)(target, classes, ignored, weight)
+
+
+def make_total(stamp):
+    def kernel(x):
+        stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        n_blocks = (x.size + BLOCK - 1) // BLOCK
+        partial = np.empty(n_blocks)
+        for b in prange(n_blocks):
+            lo = np.int64(b) * BLOCK
+            xs = x[lo : min(lo + BLOCK, x.size)]
+            s = 0.0
+            for i in range(xs.size):
+                s = add(s, np.float64(xs[i]))
+            partial[b] = s
+        return total_of(partial)
+
+    return kernel
+
+
+@cache
+def _total(dtype: Any, parallel: bool) -> Any:
+    return build(make_total, f"total_{np.dtype(dtype).name}" + "_parallel" * parallel, {}, (array(dtype),), parallel)
+
+
+def total(x: np.ndarray) -> float:
+    """Sum of a 1-D array of float32 or float64, in float64."""
+    return _threads.run(x.size, _total, (x.dtype,), x)

@@ -10,13 +10,17 @@ from numba import prange, types
 
 from .._scalar import product
 from . import _threads, rows, tiles
-from ._blocks import as_in, closed, compensated, total_of
-from ._jit import array, build, name_of
+from ._blocks import CHUNK, as_in, closed, compensated, stack_buffer, total_of
+from ._jit import array, build, inlined, name_of
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row.
 FEW = 224
 #: Rows of one unit of parallel work of `make_gather`, if they have no more elements than that.
 BLOCK, ELEMENTS = 4096, 32768
+#: From so many classes on the elements of the labels are fetched before the first is used: they come from afar.
+FAR = 256
+LABEL_TYPE = np.int32  # there are no more classes in a memory, and it is as wide as float32
+LABEL = np.dtype(LABEL_TYPE)
 
 
 @lru_cache(maxsize=64)
@@ -110,6 +114,15 @@ def run(
     )  # fmt: skip
 
 
+@inlined
+def picked(point, curvature, own, x, up, scale):
+    """Value at a label's own element x with weight `own`, and derivative there; with `curvature`, the second one."""
+    u = product(own, -np.float64(x))
+    value, slope = point(u)
+    derivative = -own * slope if curvature is None else own * own * curvature(u)
+    return value, product(up, derivative * scale)
+
+
 def make_gather(point, curvature, stamp):
     """Losses of log-probabilities: only the label's own element counts, and only there is a gradient."""
 
@@ -119,6 +132,7 @@ def make_gather(point, curvature, stamp):
         size = max(64, min(BLOCK, ELEMENTS // classes))
         n_blocks = (target.size + size - 1) // size
         partial = np.empty(n_blocks)
+        far = inner > 1 or classes >= FAR
         for b in prange(n_blocks):
             start = np.int64(b) * size
             stop = min(start + size, target.size)
@@ -128,24 +142,42 @@ def make_gather(point, curvature, stamp):
                 room = out[start * classes : stop * classes]
                 for k in range(room.size):
                     room[k] = T(0)
-            for i in range(start, stop):
-                y = target[i]
-                value = 0.0
-                if y != ignored:
-                    k = i * classes + y
+            xs, gs, labels = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(LABEL)
+            first = start
+            while first < stop:  # a run of positions that are neighbours in memory, or of rows
+                n = first // inner
+                d = first - n * inner
+                base = n * classes * inner + d
+                step = classes if inner == 1 else 1
+                run = min(stop - first, CHUNK if inner == 1 else min(CHUNK, inner - d))
+                if far:
+                    for i in range(run):
+                        y = target[first + i]
+                        xs[i] = x[base + i * step + (y if y != ignored else 0) * inner]
+                for i in range(run):
+                    y = target[first + i]
+                    value = 0.0
+                    g = T(0)
+                    if y != ignored:
+                        up = np.float64(upstream[first + i]) if upstream.size > 0 else 1.0
+                        own_x = xs[i] if far else x[base + i * step + y]
+                        value, derivative = picked(point, curvature, np.float64(weight[y]), own_x, up, scale)
+                        g = T(derivative)
+                        if out.size > 0 and inner == 1:
+                            out[base + i * step + y] = g
                     if inner > 1:
-                        n, d = divmod(i, inner)
-                        k = (n * classes + y) * inner + d
-                    own = np.float64(weight[y])
-                    u = product(own, -np.float64(x[k]))
-                    value, slope = point(u)
-                    if out.size > 0:
-                        derivative = -own * slope if curvature is None else own * own * curvature(u)
-                        up = np.float64(upstream[i]) if upstream.size > 0 else 1.0
-                        out[k] = T(product(up, derivative * scale))
-                total, error = compensated(total, error, value)
-                if values.size > 0:
-                    values[i] = T(value)
+                        gs[i] = g
+                        labels[i] = y
+                    total, error = compensated(total, error, value)
+                    if values.size > 0:
+                        values[first + i] = T(value)
+                if out.size > 0 and inner > 1:  # class by class, for writing here and there takes twice as long
+                    for c in range(classes):
+                        lo = (n * classes + c) * inner + d
+                        room = out[lo : lo + run]
+                        for i in range(run):
+                            room[i] = gs[i] if labels[i] == LABEL_TYPE(c) else T(0)
+                first += run
             partial[b] = closed(total, error)
         return total_of(partial)
 
@@ -178,8 +210,6 @@ def gather(
 ) -> float:
     """As `run`, for log-probabilities.  With `curvature`, `out` is the diagonal of the Hessian."""
     none = _ones(0, x.dtype)
-    if out is not None and layout[1] != 1:
-        out[:] = 0  # which the kernel does where the rows of a block lie together
     return _threads.run(
         target.size, _gather, (point, curvature, x.dtype), x, target,
         _ones(layout[0], x.dtype) if weight is None else weight, none if upstream is None else upstream, *layout, ignored,
