@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC")
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "torch", "jax", "optax", "scikit-learn")
 QUIET = 0.5  # processes; with a higher load something else takes part of the machine
+SAMPLES, PAUSE = 20, 0.025  # of the number of processes that run, and seconds between two
 BUSY = "so other programs are running: quote no figure of this run"
 
 
@@ -35,8 +37,15 @@ def cpu() -> str:
 
 
 def load() -> float:
-    """Processes that wanted to run in the last minute, on average; 0 where the system does not say."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    """Other processes that run now, on average of half a second; of the last minute, or 0, where the system does not say."""
+    try:
+        total = 0
+        for _ in range(SAMPLES):
+            time.sleep(PAUSE)
+            total += int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1  # not this one
+        return total / SAMPLES
+    except (OSError, ValueError, IndexError):
+        return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def free_memory() -> int:

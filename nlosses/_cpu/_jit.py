@@ -187,10 +187,16 @@ def _compiled(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..
     return dispatcher.get_overload(signature)
 
 
-@cache  # once a reason
+_warned = False
+
+
 def _warn_uncached(reason: str) -> None:
-    message = f"nlosses could not use Numba's disk cache, so kernels are compiled anew in each process ({reason})"
-    warnings.warn(message, RuntimeWarning, stacklevel=2)
+    """Say so once, for each kernel has a reason of its own, with its name in it."""
+    global _warned
+    if not _warned:
+        _warned = True
+        message = f"nlosses could not use Numba's disk cache, so kernels are compiled anew in each process ({reason})"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def name_of(function: Callable[..., Any]) -> str:
