@@ -173,7 +173,7 @@ def make_gather(point, curvature, stamp):
                         values[first + i] = T(value)
                 if out.size > 0 and inner > 1:  # class by class, for writing here and there takes twice as long
                     for c in range(classes):
-                        lo = (n * classes + c) * inner + d
+                        lo = base + c * inner
                         room = out[lo : lo + run]
                         for i in range(run):
                             room[i] = gs[i] if labels[i] == LABEL_TYPE(c) else T(0)

@@ -183,12 +183,13 @@ def run(
     The `summand` of a loss, if it has one, takes the place of its point where that is quicker.
     """
     plain = weight is None and upstream is None and vector is None and values is None and with_value
-    if plain and summand is not None and parameters.count(None) == len(parameters):
-        key: tuple[Any, ...] = (summand, True, True, x.dtype, (), 0, out is not None)
-        return _threads.run(x.size, _kernel, key, x, t, None, None, None, (), scale, None, out)
+    with_logarithm = plain and summand is not None and parameters.count(None) == len(parameters)
+    if with_logarithm:
+        function, parameters = summand, ()
     taken = tuple([p is not None for p in parameters])
+    key: tuple[Any, ...]
     if plain:
-        key = (function, True, False, x.dtype, taken, 0, out is not None)
+        key = (function, True, with_logarithm, x.dtype, taken, 0, out is not None)
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
     values = np.empty(0, x.dtype) if values is None else values
