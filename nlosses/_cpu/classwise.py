@@ -13,8 +13,8 @@ from . import _threads, rows, tiles
 from ._blocks import CHUNK, as_in, closed, compensated, stack_buffer, total_of
 from ._jit import array, build, inlined, name_of
 
-#: Up to this many bytes of classes a tile of rows is quicker than row after row.
-FEW = 224
+#: Up to this many bytes of classes a tile of rows is quicker than row after row; and of half as many beside a second tile.
+FEW = 512
 #: Rows of one unit of parallel work of `make_gather`, if they have no more elements than that.
 BLOCK, ELEMENTS = 4096, 32768
 #: From so many classes on the elements of the labels are fetched before the first is used: they come from afar.
@@ -102,14 +102,15 @@ def run(
     `rows.FINISH`, and "value".
     """
     classes, inner = layout
-    driver = tiles if inner > 1 or classes * x.itemsize <= FEW else rows
     labelled = None if target is None else target.dtype.kind == "i"
+    few = FEW // 2 if labelled is False or vector is not None else FEW
+    driver = tiles if inner > 1 or classes * x.itemsize <= few else rows
     none = _ones(0, x.dtype)
     key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(
         x.size, _kernel, key, x, target if labelled is True else None, target if labelled is False else None,
         _ones(classes, x.dtype) if weight is None else weight, vector, none if upstream is None else upstream,
-        classes, inner, tiles.lanes_for(classes, x.size // classes, x.itemsize), keep, even, ignored, scale,
+        classes, inner, tiles.lanes_for(classes, x.size // classes, inner, x.itemsize), keep, even, ignored, scale,
         none if values is None else values, out,
     )  # fmt: skip
 

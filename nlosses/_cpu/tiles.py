@@ -15,21 +15,23 @@ from .._softmax import coefficient, gap, lifted, others
 from ._blocks import WIDE, add, aligned, closed, compensated, pick, stack_buffer
 from ._jit import inlined, jitable, optional
 from ._tile_results import FINISH  # noqa: F401  a driver has `block`, `per_block` and what to make of the sums
+from ._transpose import join, split
 
 #: Positions of one unit of parallel work, about.
 BLOCK = 2048
 INDEX = np.dtype(np.int64)
 PLACE = np.dtype(np.uint64)  # whether an index with a sign is negative is asked each time
-#: Classes whose terms are added in the caller's precision before the sum goes on in float64.
-FOLD = 64
+#: Classes whose terms are added in the caller's precision, each for half an ulp at most, before the sum goes on in float64.
+FOLD = 8
 
 
 @lru_cache(maxsize=64)
-def lanes_for(classes: int, positions: int, itemsize: int) -> int:
-    """Width of a tile: wide for long runs where the memory is strided, as far as the second-level cache holds it."""
+def lanes_for(classes: int, positions: int, inner: int, itemsize: int) -> int:
+    """Width of a tile: of the first-level cache for rows, and wider for long runs where the memory is strided."""
+    room = 16384 if inner == 1 else 65536
     widest = 64 if classes <= 1024 else 16
-    for lanes in (256, 128, 64):
-        if classes * lanes * itemsize <= 65536:
+    for lanes in (256, 128):
+        if classes * lanes * itemsize <= room:
             widest = lanes
             break
     return min(widest, -(-max(positions, 1) // 16) * 16)
@@ -44,11 +46,7 @@ def load(tile, data, first, count, inner):
     T = tile.dtype.type
     classes, lanes = tile.shape
     if inner == 1:
-        for c in range(classes):  # by classes, for a loop over few of them costs more than it moves
-            source = data[first * classes + c :]
-            line = tile[c]
-            for p in range(count):
-                line[p] = source[p * classes]
+        split(tile, data[first * classes : (first + count) * classes], count)
     else:
         p = 0
         while p < count:
@@ -72,11 +70,7 @@ def store(tile, data, first, count, inner):
     """The inverse of `load`."""
     classes = tile.shape[0]
     if inner == 1:
-        for c in range(classes):
-            target = data[first * classes + c :]
-            line = tile[c]
-            for p in range(count):
-                target[p * classes] = line[p]
+        join(tile, data[first * classes : (first + count) * classes], count)
     else:
         p = 0
         while p < count:
