@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange, types
 
 from . import _threads
-from ._blocks import BLOCK, add, closed, compensated, total_of
+from ._blocks import BLOCK, CHUNK, FOLDED, WIDE, add, add_chunk, lanes_sum, stack_buffer, total_of
 from ._jit import array, build
 
 
@@ -44,17 +44,23 @@ def make_census(weighted, stamp):
         counted = 0
         total = 0.0
         error = 0.0
-        for i in range(target.size):
-            y = target[i]
-            skipped = y == ignored
-            inside = np.uint64(y) < np.uint64(classes)  # a negative one is huge without its sign
-            bad += not (inside | skipped)
-            if weighted:
-                if inside and not skipped:
-                    total, error = compensated(total, error, np.float64(weight[y]))
-            else:
+        own, lanes, folded = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
+        for i in range(FOLDED):
+            lanes[i] = 0.0
+        for lo in range(0, target.size, CHUNK):
+            ys = target[lo : min(lo + CHUNK, target.size)]
+            for i in range(ys.size):
+                y = ys[i]
+                skipped = y == ignored
+                inside = np.uint64(y) < np.uint64(classes)  # a negative one is huge without its sign
+                bad += not (inside | skipped)
                 counted += not skipped
-        return bad, closed(total, error) if weighted else np.float64(counted)
+                if weighted:
+                    counts = inside & (not skipped)
+                    own[i] = np.float64(weight[y]) if counts else 0.0
+            if weighted:
+                total, error = add_chunk(total, error, lanes, own, folded, ys.size)
+        return bad, lanes_sum(total, error, lanes) if weighted else np.float64(counted)
 
     return kernel
 

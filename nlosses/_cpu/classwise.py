@@ -10,15 +10,13 @@ from numba import prange, types
 
 from .._scalar import product
 from . import _threads, rows, tiles
-from ._blocks import CHUNK, as_in, closed, compensated, stack_buffer, total_of
+from ._blocks import CHUNK, FOLDED, WIDE, add_chunk, as_in, lanes_sum, stack_buffer, total_of
 from ._jit import array, build, inlined, name_of
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row; and of half as many beside a second tile.
 FEW = 512
 #: Rows of one unit of parallel work of `make_gather`, if they have no more elements than that.
 BLOCK, ELEMENTS = 4096, 32768
-#: From so many classes on the elements of the labels are fetched before the first is used: they come from afar.
-FAR = 256
 LABEL_TYPE = np.int32  # there are no more classes in a memory, and it is as wide as float32
 LABEL = np.dtype(LABEL_TYPE)
 
@@ -116,16 +114,27 @@ def run(
 
 
 @inlined
-def picked(point, curvature, own, x, up, scale):
-    """Value at a label's own element x with weight `own`, and derivative there; with `curvature`, the second one."""
-    u = product(own, -np.float64(x))
-    value, slope = point(u)
-    derivative = -own * slope if curvature is None else own * own * curvature(u)
-    return value, product(up, derivative * scale)
+def fetch(x, place, step, inner, y, ignored, xs, labels):
+    """The label's own element of each position, and the labels; for those that are ignored both are 0, and how many they are.
+
+    The element of label l at position i is ``x[place + i * step + l * inner]``.
+    """
+    T = x.dtype.type
+    skipped = 0
+    for i in range(y.size):
+        kept = y[i] != ignored
+        label = y[i] if kept else 0
+        own = x[place + i * step + label * inner]
+        xs[i] = own if kept else T(0)
+        labels[i] = label
+        skipped += not kept
+    return skipped
 
 
 def make_gather(point, curvature, stamp):
-    """Losses of log-probabilities: only the label's own element counts, and only there is a gradient."""
+    """Losses of log-probabilities: only the label's own element counts, and only there is a gradient, or with `curvature` a
+    second derivative.
+    """
 
     def kernel(x, target, weight, upstream, classes, inner, ignored, scale, values, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
@@ -133,7 +142,7 @@ def make_gather(point, curvature, stamp):
         size = max(64, min(BLOCK, ELEMENTS // classes))
         n_blocks = (target.size + size - 1) // size
         partial = np.empty(n_blocks)
-        far = inner > 1 or classes >= FAR
+        weighted = weight.size > 0
         for b in prange(n_blocks):
             start = np.int64(b) * size
             stop = min(start + size, target.size)
@@ -144,42 +153,53 @@ def make_gather(point, curvature, stamp):
                 for k in range(room.size):
                     room[k] = T(0)
             xs, gs, labels = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(LABEL)
+            own, us, ups = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
+            lanes, folded = stack_buffer(WIDE), stack_buffer(WIDE)
+            for i in range(FOLDED):
+                lanes[i] = 0.0
             first = start
             while first < stop:  # a run of positions that are neighbours in memory, or of rows
                 n = first // inner
                 d = first - n * inner
-                base = n * classes * inner + d
+                place = n * classes * inner + d
                 step = classes if inner == 1 else 1
                 run = min(stop - first, CHUNK if inner == 1 else min(CHUNK, inner - d))
-                if far:
-                    for i in range(run):
-                        y = target[first + i]
-                        xs[i] = x[base + i * step + (y if y != ignored else 0) * inner]
+                y = target[first : first + run]
+                skipped = fetch(x, place, step, inner, y, ignored, xs, labels)
                 for i in range(run):
-                    y = target[first + i]
-                    value = 0.0
-                    g = T(0)
-                    if y != ignored:
-                        up = np.float64(upstream[first + i]) if upstream.size > 0 else 1.0
-                        own_x = xs[i] if far else x[base + i * step + y]
-                        value, derivative = picked(point, curvature, np.float64(weight[y]), own_x, up, scale)
-                        g = T(derivative)
-                        if out.size > 0 and inner == 1:
-                            out[base + i * step + y] = g
-                    if inner > 1:
-                        gs[i] = g
-                        labels[i] = y
-                    total, error = compensated(total, error, value)
-                    if values.size > 0:
-                        values[first + i] = T(value)
-                if out.size > 0 and inner > 1:  # class by class, for writing here and there takes twice as long
+                    own[i] = 1.0
+                    ups[i] = 1.0
+                if weighted:
+                    for i in range(run):
+                        own[i] = np.float64(weight[labels[i]])
+                if upstream.size > 0:
+                    for i in range(run):
+                        ups[i] = np.float64(upstream[first + i])
+                for i in range(run):
+                    u = product(own[i], -np.float64(xs[i]))
+                    value, slope = point(u)
+                    derivative = -own[i] * slope if curvature is None else own[i] * own[i] * curvature(u)
+                    us[i] = value
+                    gs[i] = T(product(ups[i], derivative * scale))
+                if skipped > 0:
+                    for i in range(run):
+                        us[i] = us[i] if y[i] != ignored else 0.0
+                        gs[i] = gs[i] if y[i] != ignored else T(0)
+                if values.size > 0:
+                    for i in range(run):
+                        values[first + i] = T(us[i])
+                total, error = add_chunk(total, error, lanes, us, folded, run)
+                if out.size > 0 and inner == 1:
+                    for i in range(run):
+                        out[place + i * step + labels[i]] = gs[i]
+                elif out.size > 0:  # class by class, for writing here and there takes twice as long
                     for c in range(classes):
-                        lo = base + c * inner
+                        lo = place + c * inner
                         room = out[lo : lo + run]
                         for i in range(run):
                             room[i] = gs[i] if labels[i] == LABEL_TYPE(c) else T(0)
                 first += run
-            partial[b] = closed(total, error)
+            partial[b] = lanes_sum(total, error, lanes)
         return total_of(partial)
 
     return kernel
@@ -213,6 +233,6 @@ def gather(
     none = _ones(0, x.dtype)
     return _threads.run(
         target.size, _gather, (point, curvature, x.dtype), x, target,
-        _ones(layout[0], x.dtype) if weight is None else weight, none if upstream is None else upstream, *layout, ignored,
-        scale, none if values is None else values, none if out is None else out,
+        none if weight is None else weight, none if upstream is None else upstream, *layout, ignored, scale,
+        none if values is None else values, none if out is None else out,
     )  # fmt: skip
