@@ -99,7 +99,8 @@ class Problem:
 
     def _serves(self, out: Any) -> bool:
         """Whether a kernel can write to `out` as it is."""
-        return self.weight is None and serves(out, self.input, self.target, self.x.dtype, not self.spec.log_probabilities)
+        in_place = not self.spec.log_probabilities
+        return self.weight is None and serves(out, self.input.shape, self.x.dtype, self.input, self.target, in_place)
 
     def check(self, argnum: int, out: Any) -> None:
         """Raise what `grad` of the same arguments would raise."""

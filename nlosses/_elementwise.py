@@ -49,7 +49,10 @@ class Problem:
         if spec.checks_domains:
             self._check_domains()
         self.weight = None if options.get("weight") is None else self._weight(options["weight"])
-        self.parameters = tuple([self._operand(name, options[name]) for name in spec.parameters]) if spec.parameters else ()
+        self.parameters: tuple[elementwise.Operand | None, ...] = ()
+        if spec.parameters:
+            given = [None if options[name] is None else self._operand(name, options[name]) for name in spec.parameters]
+            self.parameters = tuple(given)
         self._set_denominator(options["reduction"])
 
     # --- arguments -------------------------------------------------------------------------------------------------
@@ -73,9 +76,7 @@ class Problem:
             if interval.bounded and checks.leaves(array, interval.low, interval.high):
                 raise _validate.outside(self.spec.name, name, getattr(self, name), interval)
 
-    def _operand(self, name: str, value: Any) -> elementwise.Operand | None:
-        if value is None:
-            return None
+    def _operand(self, name: str, value: Any) -> elementwise.Operand:
         value = _arrays.real(name, value)
         if self.order == "F" and value.ndim > 0:  # the memory runs over the transposed array
             _validate.broadcasts(name, value.shape, self.shape)
@@ -119,8 +120,8 @@ class Problem:
 
     def _serves(self, out: Any) -> bool:
         """Whether a kernel can write to `out` as it is."""
-        alone = self.weight is None and not any(self.parameters)
-        return alone and serves(out, self.input, self.target, self.x.dtype)
+        alone = self.weight is None and (not self.parameters or not any(self.parameters))
+        return alone and serves(out, self.shape, self.x.dtype, self.input, self.target, True)
 
     def check(self, argnum: int, out: Any) -> None:
         """Raise what `grad` of the same arguments would raise."""
@@ -151,7 +152,8 @@ class Problem:
         if self.math.curvature is None:
             raise _validate.missing(self.spec.name, "second derivative", "curvature")
         result = self._result(0, out, grad_output, vector)
-        self._run(self.math.curvature, False, grad_output, self._operand("vector", vector), result.kernel_out)
+        vector = None if vector is None else self._operand("vector", vector)
+        self._run(self.math.curvature, False, grad_output, vector, result.kernel_out)
         return result.finished()
 
     def _result(self, argnum: int, out: Any, *further: Any) -> Result:

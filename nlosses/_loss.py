@@ -125,9 +125,7 @@ class Loss(Generic[P]):
         options = _validate.bind(self.spec, self._defaults, args, kwargs) if args or kwargs else self._defaults
         return self._problem_class(self.spec, input, target, options)
 
-    def _gradients(
-        self, problem: Any, argnums: Any, grad_output: Any, out: Any, with_value: bool = True
-    ) -> tuple[Any, Any]:
+    def _gradients(self, problem: Any, argnums: Any, grad_output: Any, out: Any, with_value: bool = True) -> tuple[Any, Any]:
         """The gradients that `argnums` asks for, and the value if it is wanted and came along with that of the input."""
         wrt, outs = self._several(argnums, out)
         for k, o in zip(wrt, outs, strict=True):  # before anything is written

@@ -23,20 +23,19 @@ def same_memory(a: np.ndarray, b: np.ndarray) -> bool:
     return a.size == b.size and a.dtype == b.dtype and a.__array_interface__["data"] == b.__array_interface__["data"]
 
 
-def serves(out: Any, input: np.ndarray, target: np.ndarray, dtype: np.dtype, may_be_input: bool = True) -> bool:
-    """Whether a kernel that computes in `dtype` and reads nothing else can write to `out` as it is.
+def serves(out: Any, shape: tuple[int, ...], dtype: np.dtype, input: np.ndarray, target: np.ndarray, in_place: bool) -> bool:
+    """Whether a kernel that computes in `dtype` and reads nothing but input and target can write to `out` as it is, and if it
+    is the input, where the kernel can do that `in_place`.
 
     What `Result` finds out too, without its microseconds and for C order alone.
     """
-    return (
-        type(out) is np.ndarray
-        and out.dtype is dtype
-        and out.shape == input.shape
-        and (flags := out.flags).c_contiguous
-        and flags.writeable
-        and ((may_be_input and out is input) or _arrays.apart(out, input))
-        and _arrays.apart(out, target)
-    )
+    if type(out) is not np.ndarray or out.dtype is not dtype or not out.flags.carray or out.shape != shape:
+        return False
+    if out is target or (out is input and not in_place):
+        return False
+    if out.base is None and input.base is None and target.base is None:  # arrays that own their memory share none
+        return True
+    return (out is input or not np.may_share_memory(out, input)) and not np.may_share_memory(out, target)
 
 
 class Result:

@@ -31,7 +31,8 @@ def test_split_and_join(classes, dtype):
         rows = around[classes:-classes]
         _join(tile, rows, count)
         np.testing.assert_array_equal(rows.reshape(count, classes), x)
-        assert (around[:classes] == -2).all() and (around[-classes:] == -2).all()
+        assert (around[:classes] == -2).all()
+        assert (around[-classes:] == -2).all()
 
 
 @pytest.mark.parametrize("side", [4, 8, 16])

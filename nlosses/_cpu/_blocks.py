@@ -56,6 +56,12 @@ def closed(total, error):
 
 
 @inlined
+def copy(target, source, n):
+    for i in range(n):
+        target[i] = source[i]
+
+
+@inlined
 def halved(buffer, n, to):
     """Fold the first n elements, by halves, until the sums are in the first `to`."""
     while n > to:
@@ -73,13 +79,18 @@ def add_chunk(total, error, lanes, buffer, folded, n):
     or nearly, all goes to the Neumaier sum instead, one by one, for it may be but too large for float32.
     """
     T = buffer.dtype.type
-    for i in range(n, CHUNK):
-        buffer[i] = T(0)
-    half = CHUNK // 2
-    upper = buffer[half:]
-    for i in range(half):
-        folded[i] = buffer[i] + upper[i]
-    halved(folded, half, FOLDED)
+    if n > FOLDED:
+        for i in range(n, CHUNK):
+            buffer[i] = T(0)
+        half = CHUNK // 2
+        upper = buffer[half:]
+        for i in range(half):
+            folded[i] = buffer[i] + upper[i]
+        halved(folded, half, FOLDED)
+    else:
+        copy(folded, buffer, n)
+        for i in range(n, FOLDED):
+            folded[i] = T(0)
     reach = T(0)
     for i in range(FOLDED):
         reach = maximum(reach, abs(folded[i]))
@@ -108,9 +119,11 @@ def log_of_product(buffer, es, n):
     however small it is: so eight elements, up to 255 if none is above 1, share one logarithm, after two roundings each time.
     """
     T = es.dtype.type
-    for i in range(n, CHUNK):
-        es[i] = T(0)
-    m = CHUNK
+    m = FOLDED
+    if n > FOLDED:
+        for i in range(n, CHUNK):
+            es[i] = T(0)
+        m = CHUNK
     while m > FOLDED:
         m //= 2
         upper = es[m:]
@@ -186,12 +199,6 @@ def summed(typing_context, x):
 def as_in(number, x):
     """`number` in the precision of the array x, and None where there is none."""
     return x.dtype.type(number)
-
-
-@inlined
-def copy(target, source, n):
-    for i in range(n):
-        target[i] = source[i]
 
 
 @optional

@@ -62,6 +62,7 @@ def _square(side: int) -> Any:
         lane = LANE * 8 // bits
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            read, at, step, written, to, stride = args
             vector = ir.VectorType(context.get_value_type(source.dtype), side)
             mask_type = ir.VectorType(ir.IntType(32), side)
 
@@ -73,9 +74,9 @@ def _square(side: int) -> Any:
             def shuffled(a: Any, b: Any, mask: Mask) -> Any:
                 return builder.shuffle_vector(a, b, ir.Constant(mask_type, mask))
 
-            rows = [builder.load(row(source, *args[:3], i), align=bits // 8) for i in range(side)]
+            rows = [builder.load(row(source, read, at, step, i), align=bits // 8) for i in range(side)]
             for j, column in zip(numbers(side, lane), columns(rows, lane, shuffled), strict=True):
-                builder.store(column, row(target, *args[3:], j), align=bits // 8)
+                builder.store(column, row(target, written, to, stride, j), align=bits // 8)
             return context.get_dummy_value()
 
         return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate

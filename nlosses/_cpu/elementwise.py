@@ -164,6 +164,10 @@ def _kernel(
     return build(make, "_".join(parts), cells, signature, parallel)
 
 
+def _taken(parameters: tuple[Operand | None, ...]) -> tuple[bool, ...]:
+    return tuple([p is not None for p in parameters]) if parameters else ()
+
+
 def run(
     function: Any,
     with_value: bool,
@@ -182,19 +186,17 @@ def run(
 
     The `summand` of a loss, if it has one, takes the place of its point where that is quicker.
     """
-    plain = weight is None and upstream is None and vector is None and values is None and with_value
-    with_logarithm = plain and summand is not None and parameters.count(None) == len(parameters)
-    if with_logarithm:
-        function, parameters = summand, ()
-    taken = tuple([p is not None for p in parameters])
     key: tuple[Any, ...]
-    if plain:
-        key = (function, True, with_logarithm, x.dtype, taken, 0, out is not None)
+    if with_value and weight is None and upstream is None and vector is None and values is None:
+        with_logarithm = summand is not None and parameters.count(None) == len(parameters)
+        if with_logarithm:
+            function, parameters = summand, ()
+        key = (function, True, with_logarithm, x.dtype, _taken(parameters), 0, out is not None)
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
     values = np.empty(0, x.dtype) if values is None else values
     further: tuple[Operand | None, ...] = (None, None)
     if upstream is not None or vector is not None or not with_value:
         further = (upstream or one, vector or one)
-    key = (function, with_value, False, x.dtype, taken, 1 if further[0] is None else 2, out is not None)
+    key = (function, with_value, False, x.dtype, _taken(parameters), 1 if further[0] is None else 2, out is not None)
     return _threads.run(x.size, _kernel, key, x, t, weight or one, *further, parameters, scale, values, out)
