@@ -18,23 +18,31 @@ def make_leaves(stamp):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         lo = x.dtype.type(low)
         hi = x.dtype.type(high)
+        n_blocks = (x.size + BLOCK - 1) // BLOCK
         bad = 0
-        for i in range(x.size):
-            bad |= not (x[i] >= lo and x[i] <= hi)
+        for b in prange(n_blocks):
+            start = np.int64(b) * BLOCK
+            xs = x[start : min(start + BLOCK, x.size)]
+            outside = 0
+            for i in range(xs.size):
+                outside |= not (xs[i] >= lo and xs[i] <= hi)
+            bad += outside
         return bad != 0
 
     return kernel
 
 
 @cache
-def _leaves(dtype: Any) -> Any:
+def _leaves(dtype: Any, parallel: bool) -> Any:
     signature = (array(dtype), types.float64, types.float64)
-    return build(make_leaves, f"leaves_{np.dtype(dtype).name}", {}, signature)
+    return build(make_leaves, f"leaves_{np.dtype(dtype).name}" + "_parallel" * parallel, {}, signature, parallel)
 
 
 def leaves(x: np.ndarray, low: float, high: float) -> bool:
     """Whether an element of the 1-D array `x` is outside [low, high] or NaN."""
-    return _leaves(x.dtype)(x, low, high)
+    if x.size < _threads.SMALL:  # what `run` would find too
+        return _leaves(x.dtype, False)(x, low, high)
+    return _threads.run(x.size, _leaves, (x.dtype,), x, low, high)
 
 
 def make_census(weighted, stamp):
