@@ -48,9 +48,9 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
     """The kernel of one scalar function: ``point`` (`with_value`), ``summand`` (`with_logarithm` too, and `general` 0), or one
     of the further derivatives.
 
-    `general` is 0 in the kernel that has nothing but the function, and is as fast as can be.  That of 1 has weights, ones where
-    absent, and writes unreduced values, instead of adding them, where `values` has room for them.  That of 2 has an upstream
-    gradient and a vector besides, ones where absent.
+    `general` is 0 in the kernel that has nothing but the function, and is as fast as can be.  That of 1 may have weights, and
+    writes unreduced values, instead of adding them, where `values` has room for them.  That of 2 has an upstream gradient and
+    a vector besides, and like the weights they are ones where absent.
     """
 
     def kernel(x, t, weight, upstream, vector, parameters, scale, values, out):
@@ -87,7 +87,7 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
                     ps = staged(first, lo, n, p_room, lo == start)
                 if parameters_taken > 1:
                     rs = staged(second, lo, n, r_room, lo == start)
-                if general > 0:
+                if weight is not None:
                     ws = staged(weight, lo, n, w_room, lo == start)
                 if general > 1:
                     us = staged(upstream, lo, n, u_room, lo == start)
@@ -106,14 +106,14 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
                             g = result[2]
                         else:
                             g = result[1]
-                        vs[i] = product(ws[i], v) if general > 0 else v
+                        vs[i] = v if weight is None else product(ws[i], v)
                     else:
                         g = result
                     if out is not None:
                         if general > 1:
                             gs[i] = product(us[i] * qs[i], product(ws[i], g)) * c
                         else:
-                            gs[i] = (product(ws[i], g) if general > 0 else g) * c
+                            gs[i] = (g if weight is None else product(ws[i], g)) * c
                 unreduced = False
                 if general > 0 and with_value:
                     unreduced = values.size > 0
@@ -140,6 +140,7 @@ def _kernel(
     dtype: Any,
     taken: tuple[bool, ...],
     general: int,
+    weighted: bool,
     with_out: bool,
     parallel: bool,
 ) -> Any:
@@ -148,7 +149,7 @@ def _kernel(
     signature = (
         array(dtype),
         array(dtype),
-        operand if general > 0 else types.none,
+        operand if weighted else types.none,
         *[operand if general > 1 else types.none] * 2,
         types.Tuple([operand if present else types.none for present in taken]),
         types.float64,
@@ -160,7 +161,8 @@ def _kernel(
         "general": general,
     }  # fmt: skip
     parts = [name_of(function), np.dtype(dtype).name, *("with" if present else "without" for present in taken)]
-    parts += [("", "weighted", "general")[general]] * (general > 0) + ["out"] * with_out + ["parallel"] * parallel
+    parts += [("", "values", "general")[general]] * (general > 0) + ["weighted"] * weighted
+    parts += ["out"] * with_out + ["parallel"] * parallel
     return build(make, "_".join(parts), cells, signature, parallel)
 
 
@@ -191,12 +193,13 @@ def run(
         with_logarithm = summand is not None and parameters.count(None) == len(parameters)
         if with_logarithm:
             function, parameters = summand, ()
-        key = (function, True, with_logarithm, x.dtype, _taken(parameters), 0, out is not None)
+        key = (function, True, with_logarithm, x.dtype, _taken(parameters), 0, False, out is not None)
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
     values = np.empty(0, x.dtype) if values is None else values
     further: tuple[Operand | None, ...] = (None, None)
     if upstream is not None or vector is not None or not with_value:
-        further = (upstream or one, vector or one)
-    key = (function, with_value, False, x.dtype, _taken(parameters), 1 if further[0] is None else 2, out is not None)
-    return _threads.run(x.size, _kernel, key, x, t, weight or one, *further, parameters, scale, values, out)
+        weight, further = weight or one, (upstream or one, vector or one)
+    general = 1 if further[0] is None else 2
+    key = (function, with_value, False, x.dtype, _taken(parameters), general, weight is not None, out is not None)
+    return _threads.run(x.size, _kernel, key, x, t, weight, *further, parameters, scale, values, out)
