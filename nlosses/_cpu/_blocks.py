@@ -201,6 +201,20 @@ def as_in(number, x):
     return x.dtype.type(number)
 
 
+@jitable
+def in_place(out, x):
+    return out.ctypes.data == x.ctypes.data
+
+
+@optional
+def destination(out, x, lo, hi, buffer):
+    """Where to write what is made of the elements lo to hi of x: to `out`, but to the buffer first if `out` is x itself.
+
+    Compiled loops ask while running whether what they write overlaps with what they read, and then go element by element.
+    """
+    return buffer if in_place(out, x) else out[lo:hi]
+
+
 @optional
 def staged(operand, lo, n, block, first):
     """Elements lo to lo + n of an operand ``(data, inner, period)``, whose element i is ``data[i // inner % period]``.

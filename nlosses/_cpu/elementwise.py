@@ -17,6 +17,8 @@ from ._blocks import (
     WIDE,
     add_chunk,
     copy,
+    destination,
+    in_place,
     lanes_sum,
     log_of_product,
     pick,
@@ -24,24 +26,10 @@ from ._blocks import (
     staged,
     total_of,
 )
-from ._jit import array, build, jitable, name_of, optional
+from ._jit import array, build, name_of
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
 Operand = tuple[Any, int, int]
-
-
-@jitable
-def in_place(out, x):
-    return out.ctypes.data == x.ctypes.data
-
-
-@optional
-def destination(out, x, lo, hi, buffer):
-    """Where to write the derivative of the elements lo to hi: to `out`, but to the buffer first if `out` is the input.
-
-    Compiled loops ask while running whether what they write overlaps with what they read, and then go element by element.
-    """
-    return buffer if in_place(out, x) else out[lo:hi]
 
 
 def make(function, with_value, with_logarithm, parameters_taken, general, stamp):

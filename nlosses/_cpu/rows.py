@@ -6,7 +6,21 @@ import numpy as np
 
 from .._scalar import MODERATE, exp_moderate, log1p, product
 from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
-from ._blocks import BLOCK, CHUNK, add, bounds_of, closed, compensated, pick, stack_buffer, summed, view
+from ._blocks import (
+    BLOCK,
+    CHUNK,
+    add,
+    bounds_of,
+    closed,
+    compensated,
+    copy,
+    destination,
+    in_place,
+    pick,
+    stack_buffer,
+    summed,
+    view,
+)
 from ._jit import inlined, jitable, optional
 
 
@@ -25,6 +39,7 @@ def sums(xs, ts, weight, m, scale, keep, even, gs):
     for lo in range(0, xs.size, step):
         hi = min(lo + step, xs.size)
         xc = xs[lo:hi]
+        gc = destination(gs, xs, lo, hi, es)
         tc = view(ts, lo, hi)
         wc = weight[lo:hi]
         sc = T(0)
@@ -44,11 +59,10 @@ def sums(xs, ts, weight, m, scale, keep, even, gs):
                 Sc = add(Sc, q)
                 Rc = add(Rc, T(0) if top else q)
             if gs is not None:
-                es[j] = e
+                gc[j] = e
         if gs is not None:
-            gc = gs[lo:hi]
-            for j in range(hi - lo):
-                gc[j] = es[j]
+            if in_place(gs, xs):
+                copy(gs[lo:hi], es, hi - lo)
         s, lost = compensated(s, lost, np.float64(sc))
         n += np.int64(nc)
         u += uc
