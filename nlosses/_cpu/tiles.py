@@ -12,7 +12,7 @@ import numpy as np
 
 from .._scalar import MODERATE, exp_moderate, log1p, product
 from .._softmax import coefficient, gap, lifted, others
-from ._blocks import WIDE, add, aligned, closed, compensated, pick, stack_buffer
+from ._blocks import WIDE, add, aligned, closed, compensated, copy, pick, stack_buffer
 from ._jit import inlined, jitable, optional
 from ._tile_results import FINISH  # noqa: F401  a driver has `block`, `per_block` and what to make of the sums
 from ._transpose import join, split
@@ -54,11 +54,7 @@ def load(tile, data, first, count, inner):
             d = (first + p) - n * inner
             run = min(count - p, inner - d)
             for c in range(classes):
-                lo = (n * classes + c) * inner + d
-                source = data[lo : lo + run]
-                line = tile[c, p : p + run]
-                for k in range(run):
-                    line[k] = source[k]
+                copy(tile[c, p:], data[(n * classes + c) * inner + d :], run)
             p += run
     for c in range(classes):
         for p in range(count, lanes):
@@ -78,11 +74,7 @@ def store(tile, data, first, count, inner):
             d = (first + p) - n * inner
             run = min(count - p, inner - d)
             for c in range(classes):
-                lo = (n * classes + c) * inner + d
-                target = data[lo : lo + run]
-                line = tile[c, p : p + run]
-                for k in range(run):
-                    target[k] = line[k]
+                copy(data[(n * classes + c) * inner + d :], tile[c, p:], run)
             p += run
 
 
