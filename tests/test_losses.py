@@ -9,11 +9,12 @@ from itertools import pairwise
 import numba
 import numpy as np
 import pytest
-from cases import cases, labelled, option_sets, sample
+from cases import SHAPES, cases, labelled, option_sets, sample
 
 import nlosses as nl
 from nlosses import losses as declared
-from nlosses._cpu import _threads
+from nlosses._cpu import _threads, classwise, rows, tiles
+from nlosses._verification import SHAPES as VERIFIED
 
 
 def close(a, b, tolerance):
@@ -464,10 +465,17 @@ def test_legacy_switches(loss, dtype):
         assert module.reduction == reduction
 
 
+@pytest.mark.parametrize("shapes", [SHAPES, VERIFIED], ids=["tests", "verification"])
+def test_shapes_reach_every_driver(shapes):
+    for itemsize in (4, 8):
+        layouts = [(s[min(1, len(s) - 1)], int(np.prod(s[2:]))) for s in shapes["classwise"]]
+        assert {classwise.driver_of(layout, itemsize) for layout in layouts} == {rows, tiles}
+
+
 # --- threads -----------------------------------------------------------------------------------------------------------
 
 #: Of several blocks in every driver, but not enough to go to several threads by themselves.
-LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (450, 40), (2, 3, 3000)]}
+LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (140, 130), (2, 3, 3000)]}
 
 
 def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):

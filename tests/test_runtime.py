@@ -130,7 +130,7 @@ def digest(pair):
 x, t, w = (a.astype("{precision}") for a in (x, t, w))
 def classes(*shape):
     return x[:np.prod(shape)].reshape(shape), rng.integers(0, shape[1], shape[:1] + shape[2:])
-rows, few, image, tall = classes(2500, 100), classes(25_000, 10), classes(10, 10, 50, 50), (
+rows, few, image, tall = classes(1000, 250), classes(25_000, 10), classes(10, 10, 50, 50), (
     np.log(rng.random(({many}, 4))).astype("{precision}"), rng.integers(0, 4, {many}))
 calls = dict(
     elementwise=lambda: nl.mse_loss.value_and_grad(x, t, weight=w),
@@ -405,7 +405,7 @@ result = [x.nbytes, peak(lambda: nl.{loss}.value_and_grad(x, t)), peak(lambda: n
 SAMPLES = {
     "mse_loss": ("mse_loss", "rng.random((2, 10_000_000), np.float32)"),
     "kl_div": ("kl_div", "rng.random((2, 10_000_000), np.float32)"),
-    "rows": ("cross_entropy", "classes(100_000, 100)"),
+    "rows": ("cross_entropy", "classes(50_000, 200)"),
     "few classes": ("cross_entropy", "classes(1_000_000, 10)"),
     "image": ("cross_entropy", "classes(100, 10, 100, 100)"),
     "log-probabilities": ("nll_loss", "classes(1_000_000, 10)"),

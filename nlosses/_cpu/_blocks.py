@@ -219,14 +219,13 @@ def destination(out, x, lo, hi, buffer):
 def staged(operand, lo, n, block, first):
     """Elements lo to lo + n of an operand ``(data, inner, period)``, whose element i is ``data[i // inner % period]``.
 
-    What is not contiguous is put in `block`, a `stack_buffer`, a single number only the `first` time.
+    They are in `block`, a `stack_buffer`, so that the loop that reads them need not ask what they overlap with.  A single
+    number is put there only the `first` time.
     """
     data, inner, period = operand
     if period == 1 and not first:
         return block
     k = lo // inner % period
-    if inner == 1 and period - k >= n:
-        return data[k : k + n]
     i = 0
     if inner == 1:
         while i < min(n, period):

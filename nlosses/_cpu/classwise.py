@@ -27,6 +27,12 @@ def _ones(classes: int, dtype: Any) -> np.ndarray:
     return np.ones(classes, dtype)
 
 
+def driver_of(layout: tuple[int, int], itemsize: int, two: bool = False) -> Any:
+    """The module of the driver for a layout of (classes, inner), with one array of that layout or `two`."""
+    classes, inner = layout
+    return tiles if inner > 1 or classes * itemsize <= FEW // (1 + two) else rows
+
+
 def make(point, curvature, finish, block, per_block, stamp):
     """The kernel of one loss, one derivative (`finish`, or None for the value alone) and one driver (`block`)."""
 
@@ -101,8 +107,7 @@ def run(
     """
     classes, inner = layout
     labelled = None if target is None else target.dtype.kind == "i"
-    few = FEW // 2 if labelled is False or vector is not None else FEW
-    driver = tiles if inner > 1 or classes * x.itemsize <= few else rows
+    driver = driver_of(layout, x.itemsize, labelled is False or vector is not None)
     none = _ones(0, x.dtype)
     key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(
