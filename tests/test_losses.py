@@ -475,7 +475,7 @@ def test_shapes_reach_every_driver(shapes):
 # --- threads -----------------------------------------------------------------------------------------------------------
 
 #: Of several blocks in every driver, but not enough to go to several threads by themselves.
-LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (140, 130), (2, 3, 3000)]}
+LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (360, 50), (2, 3, 3000)]}
 
 
 def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):

@@ -13,8 +13,8 @@ from . import _threads, rows, tiles
 from ._blocks import CHUNK, FOLDED, WIDE, add_chunk, as_in, lanes_sum, stack_buffer, total_of
 from ._jit import array, build, inlined, name_of
 
-#: Up to this many bytes of classes a tile of rows is quicker than row after row; and of half as many beside a second tile.
-FEW = 512
+#: Up to this many bytes of classes a tile of rows is quicker than row after row.
+FEW = 192
 #: Rows of one unit of parallel work of `make_gather`, if they have no more elements than that.
 BLOCK, ELEMENTS = 4096, 32768
 LABEL_TYPE = np.int32  # there are no more classes in a memory, and it is as wide as float32
@@ -27,10 +27,10 @@ def _ones(classes: int, dtype: Any) -> np.ndarray:
     return np.ones(classes, dtype)
 
 
-def driver_of(layout: tuple[int, int], itemsize: int, two: bool = False) -> Any:
-    """The module of the driver for a layout of (classes, inner), with one array of that layout or `two`."""
+def driver_of(layout: tuple[int, int], itemsize: int) -> Any:
+    """The module of the driver for a layout of (classes, inner)."""
     classes, inner = layout
-    return tiles if inner > 1 or classes * itemsize <= FEW // (1 + two) else rows
+    return tiles if inner > 1 or classes * itemsize <= FEW else rows
 
 
 def make(point, curvature, finish, block, per_block, stamp):
@@ -107,7 +107,7 @@ def run(
     """
     classes, inner = layout
     labelled = None if target is None else target.dtype.kind == "i"
-    driver = driver_of(layout, x.itemsize, labelled is False or vector is not None)
+    driver = driver_of(layout, x.itemsize)
     none = _ones(0, x.dtype)
     key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(
