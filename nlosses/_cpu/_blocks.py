@@ -202,17 +202,18 @@ def as_in(number, x):
 
 
 @jitable
-def in_place(out, x):
-    return out.ctypes.data == x.ctypes.data
-
-
-@optional
-def destination(out, x, lo, hi, buffer):
-    """Where to write what is made of the elements lo to hi of x: to `out`, but to the buffer first if `out` is x itself.
+def near(out, x):
+    """Whether a loop over both might take them for overlapping: the same memory, or side by side.
 
     Compiled loops ask while running whether what they write overlaps with what they read, and then go element by element.
     """
-    return buffer if in_place(out, x) else out[lo:hi]
+    return abs(np.int64(out.ctypes.data) - np.int64(x.ctypes.data)) < 2 * SUMMED
+
+
+@optional
+def destination(out, lo, hi, buffer, by_way):
+    """Where to write the elements lo to hi of `out` first: there, or `by_way` of the buffer, as for an input that is `near`."""
+    return buffer if by_way else out[lo:hi]
 
 
 @optional

@@ -105,10 +105,23 @@ _eights, _fours = _squares(8), _squares(4)
 
 
 @jitable
+def _transpose(source, height, width, step, target, stride):
+    """target[j * stride + i] = source[i * step + j] for i below `height` and j below `width`."""
+    least = min(height, width)
+    if least >= 8:
+        _eights(source, height, width, step, target, stride)
+    elif least >= 4:
+        _fours(source, height, width, step, target, stride)
+    else:
+        for j in range(width):
+            for i in range(height):
+                target[j * stride + i] = source[i * step + j]
+
+
+@jitable
 def split(tile, rows, count):
     """tile[c, p] = element c of row p, for the first `count` lanes of a tile; `rows` is flat, and no part of the tile."""
     classes, lanes = tile.shape
-    flat = tile.reshape(tile.size)
     if classes == 2:  # loops of constant steps are shuffles too
         a, b = tile[0], tile[1]
         for p in range(count):
@@ -120,21 +133,14 @@ def split(tile, rows, count):
             a[p] = rows[3 * p]
             b[p] = rows[3 * p + 1]
             c[p] = rows[3 * p + 2]
-    elif min(count, classes) >= 8:
-        _eights(rows, count, classes, classes, flat, lanes)
-    elif min(count, classes) >= 4:
-        _fours(rows, count, classes, classes, flat, lanes)
     else:
-        for p in range(count):
-            for j in range(classes):
-                tile[j, p] = rows[p * classes + j]
+        _transpose(rows, count, classes, classes, tile.reshape(tile.size), lanes)
 
 
 @jitable
 def join(tile, rows, count):
     """The inverse of `split`."""
     classes, lanes = tile.shape
-    flat = tile.reshape(tile.size)
     if classes == 2:
         a, b = tile[0], tile[1]
         for p in range(count):
@@ -146,11 +152,5 @@ def join(tile, rows, count):
             rows[3 * p] = a[p]
             rows[3 * p + 1] = b[p]
             rows[3 * p + 2] = c[p]
-    elif min(count, classes) >= 8:
-        _eights(flat, classes, count, lanes, rows, classes)
-    elif min(count, classes) >= 4:
-        _fours(flat, classes, count, lanes, rows, classes)
     else:
-        for p in range(count):
-            for j in range(classes):
-                rows[p * classes + j] = tile[j, p]
+        _transpose(tile.reshape(tile.size), classes, count, lanes, rows, classes)

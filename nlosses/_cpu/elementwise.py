@@ -18,9 +18,9 @@ from ._blocks import (
     add_chunk,
     copy,
     destination,
-    in_place,
     lanes_sum,
     log_of_product,
+    near,
     pick,
     stack_buffer,
     staged,
@@ -49,6 +49,9 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
             first = parameters[0]
         if parameters_taken > 1:
             second = parameters[1]
+        by_way = False
+        if out is not None:
+            by_way = near(out, x)
         n_blocks = (x.size + BLOCK - 1) // BLOCK
         partial = np.empty(n_blocks)
         for b in prange(n_blocks):
@@ -70,7 +73,7 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
                 # Loops over views vectorise; loops over a range of the whole array do not (index wrap-around).
                 xs = x[lo:hi]
                 ts = t[lo:hi]
-                gs = destination(out, x, lo, hi, buffer)
+                gs = destination(out, lo, hi, buffer, by_way)
                 if parameters_taken > 0:
                     ps = staged(first, lo, n, p_room, lo == start)
                 if parameters_taken > 1:
@@ -111,9 +114,8 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
                     log_of_product(vs, es, n)
                 if with_value and not unreduced:
                     total, error = add_chunk(total, error, lanes, vs, folded, n)
-                if out is not None:
-                    if in_place(out, x):
-                        copy(out[lo:hi], buffer, n)
+                if out is not None and by_way:
+                    copy(out[lo:hi], buffer, n)
             partial[b] = lanes_sum(total, error, lanes)
         return total_of(partial)
 

@@ -9,30 +9,19 @@ from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, s
 from ._blocks import (
     BLOCK,
     CHUNK,
-    SUMMED,
     add,
     bounds_of,
     closed,
     compensated,
     copy,
+    destination,
+    near,
     pick,
     stack_buffer,
     summed,
     view,
 )
 from ._jit import inlined, jitable, optional
-
-
-@jitable
-def near(gs, xs):
-    """Whether a loop over both might take them for overlapping, and go element by element: the same memory, or side by side."""
-    return abs(np.int64(gs.ctypes.data) - np.int64(xs.ctypes.data)) < 2 * SUMMED
-
-
-@optional
-def destination(gs, lo, hi, es, staged):
-    """Where the exponentials are written first: to the result, or to the buffer."""
-    return es if staged else gs[lo:hi]
 
 
 @inlined
@@ -46,14 +35,14 @@ def sums(xs, ts, weight, m, scale, keep, even, gs):
     S = 0.0
     R = 0.0
     es = stack_buffer(xs.dtype)
-    staged = True  # beside weights and probabilities, for those may lie anywhere
+    by_way = True  # beside weights and probabilities, for those may lie anywhere
     if gs is not None and even is None:
-        staged = near(gs, xs)
+        by_way = near(gs, xs)
     step = summed(xs)
     for lo in range(0, xs.size, step):
         hi = min(lo + step, xs.size)
         xc = xs[lo:hi]
-        gc = destination(gs, lo, hi, es, staged)
+        gc = destination(gs, lo, hi, es, by_way)
         tc = view(ts, lo, hi)
         wc = weight[lo:hi]
         sc = T(0)
@@ -74,7 +63,7 @@ def sums(xs, ts, weight, m, scale, keep, even, gs):
                 Rc = add(Rc, T(0) if top else q)
             if gs is not None:
                 gc[j] = e
-        if gs is not None and staged:
+        if gs is not None and by_way:
             copy(gs[lo:hi], es, hi - lo)
         s, lost = compensated(s, lost, np.float64(sc))
         n += np.int64(nc)
