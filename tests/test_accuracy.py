@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nlosses as nl
+from nlosses._cpu import labels
 from nlosses._scalar import MODERATE
 
 #: Largest error that is accepted, in ulp of the exact result: of the smallest subnormal number where that is subnormal.
@@ -358,10 +359,10 @@ def test_bce_reduced(dtype):
 
 # --- cross entropy ----------------------------------------------------------------------------------------------------
 
-#: Rows and classes of one array of each driver: rows of more than 48 classes (24 in float64), tiles for few classes and inner
-#: axes.
+#: Rows and classes of one array of each driver: rows of more than 48 classes (24 in float64), or 128 (64) where labels alone
+#: count, and tiles for few classes and inner axes.
 SHAPES = {
-    "rows": [(28, 57), (10, 257), (2, 1000), (1, 5000)],
+    "rows": [(28, 57), (12, 129), (10, 257), (2, 1000), (1, 5000)],
     "tiles": [(160, 3), (64, 2), (40, 17), (24, 24), (14, 48), (2, 57, 8), (6, 5, 13), (3, 40, 8), (2, 3, 2, 9)],
 }
 
@@ -464,11 +465,12 @@ def test_ce_hard_labels(dtype, driver):
         assert_accurate(f"{shape} hessian_diag", ce.hessian_diag(x, y, reduction="none"), exact["hessian"], dtype)
 
 
+@pytest.mark.parametrize("reach", [MODERATE, labels.MODERATE])
 @pytest.mark.parametrize("driver", SHAPES)
-def test_ce_moderate_logits(dtype, driver):
-    """Rows and tiles of which no logit is large take exp(x) exp(-m) for exp(x - m)."""
+def test_ce_moderate_logits(dtype, driver, reach):
+    """Rows and tiles of which no logit is large take exp(x) exp(-m) for exp(x - m), or exp(x) as it is."""
     for shape in SHAPES[driver]:
-        x = class_logits(dtype, shape).clip(-MODERATE, MODERATE)
+        x = class_logits(dtype, shape).clip(-reach, reach)
         y = labels_of(x, generator("labels", shape))
         exact = exact_labels(x, y)
         value, grad = ce.value_and_grad(x, y, reduction="none")

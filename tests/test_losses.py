@@ -13,7 +13,7 @@ from cases import SHAPES, cases, labelled, option_sets, sample
 
 import nlosses as nl
 from nlosses import losses as declared
-from nlosses._cpu import _threads, classwise, rows, tiles
+from nlosses._cpu import _threads, classwise, labels, rows, tiles
 from nlosses._verification import SHAPES as VERIFIED
 
 
@@ -469,13 +469,14 @@ def test_legacy_switches(loss, dtype):
 def test_shapes_reach_every_driver(shapes):
     for itemsize in (4, 8):
         layouts = [(s[min(1, len(s) - 1)], int(np.prod(s[2:]))) for s in shapes["classwise"]]
-        assert {classwise.driver_of(layout, itemsize) for layout in layouts} == {rows, tiles}
+        assert {classwise.driver_of(layout, itemsize, plain=False) for layout in layouts} == {rows, tiles}
+        assert {classwise.driver_of(layout, itemsize, plain=True) for layout in layouts} == {rows, labels}
 
 
 # --- threads -----------------------------------------------------------------------------------------------------------
 
 #: Of several blocks in every driver, but not enough to go to several threads by themselves.
-LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (360, 50), (2, 3, 3000)]}
+LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (140, 130), (2, 3, 3000)]}
 
 
 def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):

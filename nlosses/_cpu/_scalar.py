@@ -23,6 +23,7 @@ from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
 from .. import _scalar as scalar
+from ._vector import Vector
 
 # forceinline: what LLVM finds too long to inline would stay a call, and the loop around it scalar.
 OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
@@ -130,6 +131,21 @@ def _bits(typing_context, x):
 
 
 @intrinsic
+def _power(typing_context, x):
+    """2 to the power of what stands in the low bits of x, less the bias; of a number or a vector."""
+    bits = getattr(x, "dtype", x).bitwidth
+    fraction = {32: FLOAT32.fraction, 64: FLOAT64.fraction}[bits]
+
+    def generate(context, builder, signature, args):
+        kind, whole, places = args[0].type, ir.IntType(bits), fraction
+        if isinstance(kind, ir.VectorType):
+            whole, places = ir.VectorType(whole, kind.count), [fraction] * kind.count
+        return builder.bitcast(builder.shl(builder.bitcast(args[0], whole), ir.Constant(whole, places)), kind)
+
+    return x(x), generate
+
+
+@intrinsic
 def _maximum(typing_context, a, b):
     """LLVM's maximum of two numbers of one type: unlike a comparison it vectorises in a reduction, and NaN wins."""
 
@@ -186,9 +202,9 @@ def _exp(F: Format) -> Callable[..., Any]:
 
 
 def _raised_exp(F: Format, power: int) -> Callable[..., Any]:
-    U, fraction = F.U, F.U(F.fraction)
     one, log2e, high, low = _constants(F, 1, 1 / math.log(2), *F.ln2)
-    lead, rest = _horner(F, F.exp_tail)
+    lead, (second, *others) = _horner(F, F.exp_tail)
+    rest = tuple(others)
     rounder = F.T(F.rounder + F.bias + power)
 
     def raised_exp(x):
@@ -196,11 +212,11 @@ def _raised_exp(F: Format, power: int) -> Callable[..., Any]:
         shifted = x * log2e + rounder
         k = shifted - rounder
         r = (x - k * high) - k * low
-        y = lead
+        y = lead * r + second
         for c in rest:
             y = y * r + c
         y = (y * r + one) * r + one
-        return y * _bits(U(_bits(shifted) << fraction))
+        return y * _power(shifted)
 
     return register_jitable(**OPTIONS)(raised_exp)
 
@@ -242,7 +258,6 @@ def _log1p_unit(F: Format) -> Callable[..., Any]:
 
 
 def _expm1(F: Format) -> Callable[..., Any]:
-    U, fraction = F.U, F.U(F.fraction)
     half, two, log2e, high, low = _constants(F, 0.5, 2, 1 / math.log(2), *F.ln2)
     first, last, tiny = _constants(F, F.expm1_low, F.exp_domain[1], 2.0 ** -(F.fraction + 2))
     lead, rest = _horner(F, F.expm1_tail)
@@ -260,7 +275,7 @@ def _expm1(F: Format) -> Callable[..., Any]:
         tail = lead
         for c in rest:
             tail = tail * r + c
-        h = _bits(U(_bits(shifted) << fraction))
+        h = _power(shifted)
         # As in exp the largest part, which is h a + (h - 1/2), keeps its rounding error.
         base = h - half
         ha = h * a
@@ -391,6 +406,8 @@ def _attach(function: Callable[..., Any], make: Callable[[Format], Callable[...,
     def choose(x):
         if x in implementations:
             return implementations[x]
+        if isinstance(x, Vector):
+            return implementations[x.dtype]
         if isinstance(x, types.Integer):
             return lambda x: function(np.float64(x))
         return None

@@ -10,6 +10,7 @@ from numba import prange, types
 
 from .._scalar import product
 from . import _threads, rows, tiles
+from . import labels as of_labels
 from ._blocks import CHUNK, FOLDED, WIDE, add_chunk, as_in, lanes_sum, stack_buffer, total_of
 from ._jit import array, build, inlined, name_of
 
@@ -27,9 +28,11 @@ def _ones(classes: int, dtype: Any) -> np.ndarray:
     return np.ones(classes, dtype)
 
 
-def driver_of(layout: tuple[int, int], itemsize: int) -> Any:
-    """The module of the driver for a layout of (classes, inner)."""
+def driver_of(layout: tuple[int, int], itemsize: int, plain: bool = False) -> Any:
+    """The module of the driver for a layout of (classes, inner); `plain` is the gradient or value of class indices alone."""
     classes, inner = layout
+    if plain and (classes <= of_labels.MOST_CLASSES if inner > 1 else classes * itemsize <= of_labels.FEW):
+        return of_labels
     return tiles if inner > 1 or classes * itemsize <= FEW else rows
 
 
@@ -107,7 +110,7 @@ def run(
     """
     classes, inner = layout
     labelled = None if target is None else target.dtype.kind == "i"
-    driver = driver_of(layout, x.itemsize)
+    driver = driver_of(layout, x.itemsize, bool(labelled) and even is None and mode in of_labels.MODES)
     none = _ones(0, x.dtype)
     key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(

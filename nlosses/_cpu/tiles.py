@@ -27,14 +27,17 @@ FOLD = 8
 
 @lru_cache(maxsize=64)
 def lanes_for(classes: int, positions: int, inner: int, itemsize: int) -> int:
-    """Width of a tile: of the first-level cache for rows, and wider for long runs where the memory is strided."""
+    """Width of a tile: of the first-level cache for rows, and wider for long runs where the memory is strided.
+
+    Up to 1024 classes it is a multiple of the vectors of `labels`.
+    """
     room = 16384 if inner == 1 else 65536
     widest = 64 if classes <= 1024 else 16
     for lanes in (256, 128):
         if classes * lanes * itemsize <= room:
             widest = lanes
             break
-    return min(widest, -(-max(positions, 1) // 16) * 16)
+    return min(widest, -(-max(positions, 1) // 32) * 32)
 
 
 @jitable

@@ -26,7 +26,7 @@ Case = dict[str, Any]
 #: Shapes of the input, by family; the classwise ones reach every driver: a single row, tiles, rows, inner axes.
 SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "elementwise": ((24,), (4, 6), (2, 3, 4)),
-    "classwise": ((5,), (7, 3), (3, 57), (2, 3, 4)),
+    "classwise": ((5,), (7, 3), (3, 130), (2, 3, 4)),
 }
 DTYPES = {"cpu": ("float64", "float32"), "cuda": ("float64", "float32", "float16")}
 #: Of a device, more: around its tiles and limits, and those of the simulator, whose blocks are smaller.
@@ -102,7 +102,7 @@ def _variants(common: LossCase) -> Iterator[LossCase]:
 
 def _edges(loss: Loss[Any]) -> Iterator[Case]:
     """Sizes around the blocks of the kernels, and every option where several threads work."""
-    from .._cpu import _blocks, _threads, classwise, tiles
+    from .._cpu import _blocks, _threads, classwise, labels, tiles
 
     labelled = _kinds_of_target(loss)[0]
     common = LossCase(loss, "none", labelled, "float64", "input")
@@ -112,7 +112,7 @@ def _edges(loss: Loss[Any]) -> Iterator[Case]:
     elif loss.spec.log_probabilities:
         shapes = [(classwise.BLOCK + 1, 3), (1, 3, classwise.BLOCK + 1)]
     else:
-        many = classwise.FEW // 4 + 1
+        many = labels.FEW // 4 + 1
         shapes = [(tiles.BLOCK + 1, 3), (2, 3, tiles.BLOCK // 2 + 1), (_blocks.BLOCK // many + 1, many), (2, _blocks.CHUNK + 1)]
     for shape in shapes:
         yield replace(common, shape=shape).case(quick=False)
