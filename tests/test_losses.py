@@ -13,7 +13,7 @@ from cases import SHAPES, cases, labelled, option_sets, sample
 
 import nlosses as nl
 from nlosses import losses as declared
-from nlosses._cpu import _threads, classwise, labels, rows, tiles
+from nlosses._cpu import _threads, classwise, label_rows, labels, rows, tiles
 from nlosses._verification import SHAPES as VERIFIED
 
 
@@ -470,7 +470,7 @@ def test_shapes_reach_every_driver(shapes):
     for itemsize in (4, 8):
         layouts = [(s[min(1, len(s) - 1)], int(np.prod(s[2:]))) for s in shapes["classwise"]]
         assert {classwise.driver_of(layout, itemsize, plain=False) for layout in layouts} == {rows, tiles}
-        assert {classwise.driver_of(layout, itemsize, plain=True) for layout in layouts} == {rows, labels}
+        assert {classwise.driver_of(layout, itemsize, plain=True) for layout in layouts} == {label_rows, labels}
 
 
 # --- threads -----------------------------------------------------------------------------------------------------------

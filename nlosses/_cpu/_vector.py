@@ -121,6 +121,40 @@ def widened(typing_context: Any, vector: Any) -> Any:
     return Vector(types.float64, vector.lanes)(vector), generate
 
 
+@intrinsic
+def where_from(typing_context: Any, lane: Any, x: Any, y: Any) -> Any:
+    """x from a lane on, y before."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        counted = ir.VectorType(ir.IntType(64), x.lanes)
+        first = _broadcast(context, builder, types.int64, args[0], Vector(types.int64, x.lanes))
+        here = builder.icmp_signed(">=", ir.Constant(counted, list(range(x.lanes))), first)
+        return builder.select(here, args[1], args[2])
+
+    return x(types.int64, x, y), generate
+
+
+def _reduction(name: str, flags: tuple[str, ...], start: float | None = None) -> Any:
+    @intrinsic
+    def reduction(typing_context: Any, vector: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind, whole = context.get_value_type(vector.dtype), args[0].type
+            before = [] if start is None else [ir.Constant(kind, start)]
+            called = f"llvm.vector.reduce.{name}.v{vector.lanes}f{vector.dtype.bitwidth}"
+            declared = ir.FunctionType(kind, [*(value.type for value in before), whole])
+            reduce = cgutils.get_or_insert_function(builder.module, declared, called)
+            return builder.call(reduce, [*before, args[0]], fastmath=flags)
+
+        return vector.dtype(vector), generate
+
+    return reduction
+
+
+#: The largest and the smallest lane, none of them NaN, and the sum of all, by halves.
+greatest, least = _reduction("fmax", ("nnan",)), _reduction("fmin", ("nnan",))
+total = _reduction("fadd", ("reassoc",), -0.0)
+
+
 def _place(context: Any, builder: Any, kind: Any, array: Any, at: Any, vector: Any) -> Any:
     data = cgutils.create_struct_proxy(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [at]), context.get_value_type(vector).as_pointer())

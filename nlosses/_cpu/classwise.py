@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange, types
 
 from .._scalar import product
-from . import _threads, rows, tiles
+from . import _threads, label_rows, rows, tiles
 from . import labels as of_labels
 from ._blocks import CHUNK, FOLDED, WIDE, add_chunk, as_in, lanes_sum, stack_buffer, total_of
 from ._jit import array, build, inlined, name_of
@@ -31,7 +31,9 @@ def _ones(classes: int, dtype: Any) -> np.ndarray:
 def driver_of(layout: tuple[int, int], itemsize: int, plain: bool = False) -> Any:
     """The module of the driver for a layout of (classes, inner); `plain` is the gradient or value of class indices alone."""
     classes, inner = layout
-    if plain and (classes <= of_labels.MOST_CLASSES if inner > 1 else classes * itemsize <= of_labels.FEW):
+    if plain and inner == 1:
+        return of_labels if classes * itemsize <= of_labels.FEW else label_rows
+    if plain and classes <= of_labels.MOST_CLASSES:
         return of_labels
     return tiles if inner > 1 or classes * itemsize <= FEW else rows
 

@@ -6,7 +6,7 @@ but the largest, which keeps what a sum with it would lose.  A tile with a large
 
 Where other axes follow that of the classes, a tile is computed while the next one is read and the one before is written.
 There a position of all classes may well lie in one set of every cache, which holds fewer lines than there are classes: what is
-fetched must be used soon, and whole lines be written at a time.  So they move class by class, in runs as long as a tile is wide.
+fetched must be used soon, and whole lines be written at a time.  So they move class by class, in runs as long as a tile.
 """
 
 from __future__ import annotations
