@@ -31,6 +31,8 @@ MOST_CLASSES = 256
 MODERATE, LEAST, MOST = 40.0, 2.0**-50, 2.0**50
 #: Classes that are fetched ahead.
 AHEAD = 3
+#: Bytes of logits that are in some cache anyway.
+CACHED = 1 << 19
 #: The label of a position that is ignored, or of a lane that has none.
 NONE = -1.0
 
@@ -94,9 +96,10 @@ def move(moving, tiles, c, lanes, g):
 def fetch(coming, k):
     """Fetch a vector of the rows to come, and the place of one of the results, k elements from where they begin."""
     x, at, target, to = coming
-    for i in range(k, k + lanes_of(x), LINE // x.itemsize):
-        prefetch(x, at + i)
-        prefetch_to_write(target, to + i)
+    if x.size * x.itemsize > CACHED:
+        for i in range(k, k + lanes_of(x), LINE // x.itemsize):
+            prefetch(x, at + i)
+            prefetch_to_write(target, to + i)
 
 
 @optional
