@@ -105,7 +105,15 @@ def maximum(a, b):
     return a if a > b else b
 
 
-PRIMITIVES = (exp, exp_nonpositive, exp_moderate, log, log1p, log1p_unit, expm1, maximum)
+def where(condition, a, b):
+    """Return `a` if `condition` holds, else `b`.
+
+    Functions that are compiled for vectors, lane by lane, choose with it: there is no one condition to go by.
+    """
+    return a if condition else b
+
+
+PRIMITIVES = (exp, exp_nonpositive, exp_moderate, log, log1p, log1p_unit, expm1, maximum, where)
 
 
 # --- compositions: written once, compiled by every target -------------------------------------------------------------

@@ -7,7 +7,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .._scalar import log1p, maximum
+from .._scalar import maximum
 from ._jit import inlined, jitable, optional, summable
 
 #: Elements that one vector loop runs over, and the room of a `stack_buffer`.
@@ -109,28 +109,6 @@ def lanes_sum(total, error, lanes):
     halved(lanes, FOLDED, 1)
     total, error = compensated(total, error, lanes[0])
     return closed(total, error)
-
-
-@inlined
-def log_of_product(buffer, es, n):
-    """Add log1p of the first n elements of `es`, none of them negative, to the buffer: as much in all, that is, not one by one.
-
-    The sum of logarithms is the logarithm of a product.  With 1 + c = (1 + a) (1 + b), c is a + b + a b, where nothing cancels,
-    however small it is: so eight elements, up to 255 if none is above 1, share one logarithm, after two roundings each time.
-    """
-    T = es.dtype.type
-    m = FOLDED
-    if n > FOLDED:
-        for i in range(n, CHUNK):
-            es[i] = T(0)
-        m = CHUNK
-    while m > FOLDED:
-        m //= 2
-        upper = es[m:]
-        for i in range(m):
-            es[i] = (es[i] + upper[i]) + es[i] * upper[i]
-    for i in range(min(n, FOLDED)):
-        buffer[i] += log1p(es[i])
 
 
 @jitable

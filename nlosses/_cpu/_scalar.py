@@ -23,7 +23,7 @@ from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
 from .. import _scalar as scalar
-from ._vector import Vector
+from ._vector import Vector, choice
 
 # forceinline: what LLVM finds too long to inline would stay a call, and the loop around it scalar.
 OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
@@ -157,6 +157,16 @@ def _maximum(typing_context, a, b):
     return a(a, a), generate
 
 
+where = scalar.where
+
+
+@overload(where, target="cpu", jit_options=OPTIONS)
+def _choose_where(condition, a, b):
+    if isinstance(condition, Vector):
+        return lambda condition, a, b: choice(condition, a, b)
+    return lambda condition, a, b: a if condition else b
+
+
 # --- algorithms -------------------------------------------------------------------------------------------------------
 
 
@@ -227,7 +237,7 @@ def _exp_nonpositive(F: Format) -> Callable[..., Any]:
     first, lower = _constants(F, F.exp_domain[0], 2.0**-power)
 
     def exp_nonpositive(x):
-        return raised_exp(first if first > x else x) * lower  # the only rounding where the result is subnormal
+        return raised_exp(where(first > x, first, x)) * lower  # the only rounding where the result is subnormal
 
     return exp_nonpositive
 

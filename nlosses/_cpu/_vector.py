@@ -14,13 +14,15 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, overload, register_model
 
 #: Of the functions here: contraction to fused multiply-adds, and no calls.
 OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 
-#: Bytes of a vector of the caller's precision: two of the widest registers, for two computations to overlap.
-BYTES = 128
+#: Bytes of a vector of the caller's precision: two of the widest registers, for two computations to overlap, or one, where
+#: that would ask for too many registers.
+BYTES, SHORT = 128, 64
 
 
 class Vector(types.Type):
@@ -37,8 +39,8 @@ class _Model(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(manager.lookup(kind.dtype).get_value_type(), kind.lanes))
 
 
-def _vector_of(array: Any) -> Vector:
-    return Vector(array.dtype, BYTES * 8 // array.dtype.bitwidth)
+def _vector_of(array: Any, size: int) -> Vector:
+    return Vector(array.dtype, size * 8 // array.dtype.bitwidth)
 
 
 def _broadcast(context: Any, builder: Any, kind: Any, value: Any, vector: Vector) -> Any:
@@ -50,7 +52,7 @@ def _broadcast(context: Any, builder: Any, kind: Any, value: Any, vector: Vector
     return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(i32, vector.lanes), None))
 
 
-def _elementwise(make: Any) -> Any:
+def _elementwise(make: Any, dtype: Any = None) -> Any:
     """A function of vectors, or of vectors and numbers of their type, from what builds it of vectors."""
 
     @intrinsic
@@ -63,24 +65,61 @@ def _elementwise(make: Any) -> Any:
             ]
             return make(builder, *operands)
 
-        return vector(a, b), generate
+        return (vector if dtype is None else Vector(dtype, vector.lanes))(a, b), generate
 
     return function
 
 
-def _operator(name: str) -> None:
-    function = _elementwise(lambda builder, a, b: getattr(builder, "f" + name)(a, b))
-
+def _operator(symbol: Any, function: Any) -> None:
     def choose(a, b):
         if isinstance(a, Vector) or isinstance(b, Vector):
             return lambda a, b: function(a, b)
         return None
 
-    overload(getattr(operator, name), target="cpu", jit_options=OPTIONS)(choose)
+    overload(symbol, target="cpu", jit_options=OPTIONS)(choose)
 
 
-for _name in ("add", "sub", "mul"):
-    _operator(_name)
+for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
+    _operator(_symbol, _elementwise(lambda builder, a, b, name=_name: getattr(builder, name)(a, b)))
+for _symbol, _name in ((operator.lt, "<"), (operator.gt, ">"), (operator.le, "<="), (operator.ge, ">="), (operator.eq, "==")):
+    _operator(_symbol, _elementwise(lambda builder, a, b, name=_name: builder.fcmp_ordered(name, a, b), types.boolean))
+_operator(operator.ne, _elementwise(lambda builder, a, b: builder.fcmp_unordered("!=", a, b), types.boolean))
+
+
+@intrinsic
+def _negative(typing_context: Any, vector: Any) -> Any:
+    return vector(vector), lambda context, builder, signature, args: builder.fneg(args[0])
+
+
+@intrinsic
+def _magnitude(typing_context: Any, vector: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        called = f"llvm.fabs.v{vector.lanes}f{vector.dtype.bitwidth}"
+        return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), called), args)
+
+    return vector(vector), generate
+
+
+@overload(operator.neg, target="cpu", jit_options=OPTIONS)
+def _choose_negative(a):
+    return (lambda a: _negative(a)) if isinstance(a, Vector) else None
+
+
+@overload(abs, target="cpu", jit_options=OPTIONS)
+def _choose_magnitude(x):
+    return (lambda x: _magnitude(x)) if isinstance(x, Vector) else None
+
+
+@infer_getattr
+class _Attributes(AttributeTemplate):
+    """``type(x)`` of a vector is that of its numbers, so that functions of numbers can be compiled for vectors."""
+
+    key = Vector
+
+    def resolve___class__(self, vector: Vector) -> Any:
+        return types.NumberClass(vector.dtype)
+
 
 #: The smaller and the larger of two; the second one if either is NaN.
 smaller = _elementwise(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
@@ -88,25 +127,26 @@ larger = _elementwise(lambda builder, a, b: builder.select(builder.fcmp_ordered(
 
 
 @intrinsic
+def choice(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
+    """a where the condition holds, b elsewhere; either may be a number."""
+    vector = a if isinstance(a, Vector) else b if isinstance(b, Vector) else Vector(a, condition.lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        operands = [_broadcast(context, builder, kind, value, vector) for kind, value in zip((a, b), args[1:], strict=True)]
+        return builder.select(args[0], *operands)
+
+    return vector(condition, a, b), generate
+
+
+@intrinsic
 def where_equal(typing_context: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
     """x where the vector a equals the number b, y elsewhere."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b = _broadcast(context, builder, signature.args[1], args[1], signature.args[0])
-        return builder.select(builder.fcmp_ordered("==", args[0], b), args[2], args[3])
+        number = _broadcast(context, builder, a.dtype, context.cast(builder, args[1], b, a.dtype), a)
+        return builder.select(builder.fcmp_ordered("==", args[0], number), args[2], args[3])
 
     return x(a, b, x, y), generate
-
-
-@intrinsic
-def filled(typing_context: Any, array: Any, number: Any) -> Any:
-    """A vector of the type of the array that has one number everywhere."""
-    vector = _vector_of(array)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _broadcast(context, builder, number, args[1], vector)
-
-    return vector(array, number), generate
 
 
 @intrinsic
@@ -155,21 +195,103 @@ greatest, least = _reduction("fmax", ("nnan",)), _reduction("fmin", ("nnan",))
 total = _reduction("fadd", ("reassoc",), -0.0)
 
 
-def _place(context: Any, builder: Any, kind: Any, array: Any, at: Any, vector: Any) -> Any:
-    data = cgutils.create_struct_proxy(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [at]), context.get_value_type(vector).as_pointer())
+def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    return array if isinstance(kind, types.CPointer) else cgutils.create_struct_proxy(kind)(context, builder, array).data
 
 
 @intrinsic
-def load(typing_context: Any, array: Any, at: Any) -> Any:
-    """The vector that begins at element `at` of an array."""
-    vector = _vector_of(array)
+def pointer(typing_context: Any, array: Any) -> Any:
+    """Where the elements of an array begin: what is below takes it for the array, and nobody counts references to it.
+
+    The array must live on, so it must be used afterwards.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _data(context, builder, array, args[0])
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+def _place(context: Any, builder: Any, kind: Any, array: Any, at: Any, vector: Any) -> Any:
+    return builder.bitcast(builder.gep(_data(context, builder, kind, array), [at]), context.get_value_type(vector).as_pointer())
+
+
+def _sized(size: int) -> tuple[Any, Any, Any]:
+    """What makes vectors of so many bytes."""
+
+    @intrinsic
+    def filled(typing_context: Any, array: Any, number: Any) -> Any:
+        """A vector of the type of the array that has one number everywhere."""
+        vector = _vector_of(array, size)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return _broadcast(context, builder, vector.dtype, context.cast(builder, args[1], number, vector.dtype), vector)
+
+        return vector(array, number), generate
+
+    @intrinsic
+    def load(typing_context: Any, array: Any, at: Any) -> Any:
+        """The vector that begins at element `at` of an array."""
+        vector = _vector_of(array, size)
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            place = _place(context, builder, array, args[0], args[1], vector)
+            return builder.load(place, align=array.dtype.bitwidth // 8)
+
+        return vector(array, types.intp), generate
+
+    @intrinsic
+    def lanes_of(typing_context: Any, array: Any) -> Any:
+        """How many elements of the array are a vector, as a constant that LLVM knows."""
+        lanes = _vector_of(array, size).lanes
+        return types.intp(array), lambda context, builder, signature, args: context.get_constant(types.intp, lanes)
+
+    return load, filled, lanes_of
+
+
+load, filled, lanes_of = _sized(BYTES)
+load_short, filled_short, short_lanes_of = _sized(SHORT)
+
+
+def _masked(context: Any, builder: Any, vector: Vector, n: Any) -> tuple[Any, str]:
+    """Which lanes are below n, and how LLVM calls the type of the vector."""
+    counted = ir.VectorType(ir.IntType(64), vector.lanes)
+    first = _broadcast(context, builder, types.int64, n, Vector(types.int64, vector.lanes))
+    return builder.icmp_signed(
+        "<", ir.Constant(counted, list(range(vector.lanes))), first
+    ), f"v{vector.lanes}f{vector.dtype.bitwidth}"
+
+
+@intrinsic
+def load_part(typing_context: Any, array: Any, at: Any, n: Any) -> Any:
+    """A short vector of the n elements from `at` on, and of zeros; no other element is touched."""
+    vector = _vector_of(array, SHORT)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = _place(context, builder, array, args[0], args[1], vector)
-        return builder.load(place, align=array.dtype.bitwidth // 8)
+        mask, name = _masked(context, builder, vector, args[2])
+        kind, i32 = context.get_value_type(vector), ir.IntType(32)
+        declared = ir.FunctionType(kind, [place.type, i32, mask.type, kind])
+        function = cgutils.get_or_insert_function(builder.module, declared, f"llvm.masked.load.{name}.p0{name}")
+        return builder.call(function, [place, i32(array.dtype.bitwidth // 8), mask, ir.Constant(kind, [0.0] * vector.lanes)])
 
-    return vector(array, types.intp), generate
+    return vector(array, types.intp, types.intp), generate
+
+
+@intrinsic
+def store_part(typing_context: Any, array: Any, at: Any, n: Any, vector: Any) -> Any:
+    """Write the first n lanes of a vector."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _place(context, builder, array, args[0], args[1], vector)
+        mask, name = _masked(context, builder, vector, args[2])
+        i32 = ir.IntType(32)
+        declared = ir.FunctionType(ir.VoidType(), [args[3].type, place.type, i32, mask.type])
+        function = cgutils.get_or_insert_function(builder.module, declared, f"llvm.masked.store.{name}.p0{name}")
+        builder.call(function, [args[3], place, i32(array.dtype.bitwidth // 8), mask])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, vector), generate
 
 
 @intrinsic
@@ -184,23 +306,15 @@ def store(typing_context: Any, array: Any, at: Any, vector: Any) -> Any:
     return types.void(array, types.intp, vector), generate
 
 
-@intrinsic
-def lanes_of(typing_context: Any, array: Any) -> Any:
-    """How many elements of the array are a vector, as a constant that LLVM knows."""
-    lanes = _vector_of(array).lanes
-    return types.intp(array), lambda context, builder, signature, args: context.get_constant(types.intp, lanes)
-
-
 def _prefetch(write: int) -> Any:
     @intrinsic
     def prefetch(typing_context: Any, array: Any, at: Any) -> Any:
         """Have the cache line of element `at` of an array fetched, which need not exist."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
-            data = cgutils.create_struct_proxy(array)(context, builder, args[0]).data
-            place = builder.bitcast(builder.gep(data, [args[1]]), pointer)
-            kind = ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32])
+            i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+            place = builder.bitcast(builder.gep(_data(context, builder, array, args[0]), [args[1]]), byte)
+            kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
             fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
             builder.call(fetch, [place, i32(write), i32(3), i32(1)])
             return context.get_dummy_value()

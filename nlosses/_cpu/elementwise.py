@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange, types
 
 from .._scalar import product
-from . import _threads
+from . import _threads, summands
 from ._blocks import (
     BLOCK,
     CHUNK,
@@ -19,7 +19,6 @@ from ._blocks import (
     copy,
     destination,
     lanes_sum,
-    log_of_product,
     near,
     pick,
     stack_buffer,
@@ -32,9 +31,8 @@ from ._jit import array, build, name_of
 Operand = tuple[Any, int, int]
 
 
-def make(function, with_value, with_logarithm, parameters_taken, general, stamp):
-    """The kernel of one scalar function: ``point`` (`with_value`), ``summand`` (`with_logarithm` too, and `general` 0), or one
-    of the further derivatives.
+def make(function, with_value, parameters_taken, general, stamp):
+    """The kernel of one scalar function: ``point`` (`with_value`), or one of the further derivatives.
 
     `general` is 0 in the kernel that has nothing but the function, and is as fast as can be.  That of 1 may have weights, and
     writes unreduced values, instead of adding them, where `values` has room for them.  That of 2 has an upstream gradient and
@@ -58,7 +56,6 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
             start = np.int64(b) * BLOCK
             buffer = stack_buffer(x.dtype)
             vs = stack_buffer(x.dtype)
-            es = stack_buffer(x.dtype)
             folded = stack_buffer(x.dtype)
             p_room, r_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             w_room, u_room, q_room = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
@@ -91,12 +88,7 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
                     else:
                         result = function(xs[i], ts[i], pick(ps, i), pick(rs, i))
                     if with_value:
-                        v = result[0]
-                        if with_logarithm:
-                            es[i] = result[1]
-                            g = result[2]
-                        else:
-                            g = result[1]
+                        v, g = result
                         vs[i] = v if weight is None else product(ws[i], v)
                     else:
                         g = result
@@ -110,8 +102,6 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
                     unreduced = values.size > 0
                     if unreduced:
                         copy(values[lo:hi], vs, n)
-                if with_logarithm:
-                    log_of_product(vs, es, n)
                 if with_value and not unreduced:
                     total, error = add_chunk(total, error, lanes, vs, folded, n)
                 if out is not None and by_way:
@@ -126,7 +116,6 @@ def make(function, with_value, with_logarithm, parameters_taken, general, stamp)
 def _kernel(
     function: Any,
     with_value: bool,
-    with_logarithm: bool,
     dtype: Any,
     taken: tuple[bool, ...],
     general: int,
@@ -147,8 +136,7 @@ def _kernel(
         written if with_out else types.none,
     )
     cells = {
-        "function": function, "with_value": with_value, "with_logarithm": with_logarithm, "parameters_taken": len(taken),
-        "general": general,
+        "function": function, "with_value": with_value, "parameters_taken": len(taken), "general": general,
     }  # fmt: skip
     parts = [name_of(function), np.dtype(dtype).name, *("with" if present else "without" for present in taken)]
     parts += [("", "values", "general")[general]] * (general > 0) + ["weighted"] * weighted
@@ -180,10 +168,9 @@ def run(
     """
     key: tuple[Any, ...]
     if with_value and weight is None and upstream is None and vector is None and values is None:
-        with_logarithm = summand is not None and parameters.count(None) == len(parameters)
-        if with_logarithm:
-            function, parameters = summand, ()
-        key = (function, True, with_logarithm, x.dtype, _taken(parameters), 0, False, out is not None)
+        if summand is not None and parameters.count(None) == len(parameters):
+            return summands.run(summand, x, t, scale, out)
+        key = (function, True, x.dtype, _taken(parameters), 0, False, out is not None)
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
     values = np.empty(0, x.dtype) if values is None else values
@@ -191,5 +178,5 @@ def run(
     if upstream is not None or vector is not None or not with_value:
         weight, further = weight or one, (upstream or one, vector or one)
     general = 1 if further[0] is None else 2
-    key = (function, with_value, False, x.dtype, _taken(parameters), general, weight is not None, out is not None)
+    key = (function, with_value, x.dtype, _taken(parameters), general, weight is not None, out is not None)
     return _threads.run(x.size, _kernel, key, x, t, weight, *further, parameters, scale, values, out)

@@ -37,6 +37,10 @@ def _maximum(a, b):
     return lambda a, b: a if (a > b) | (a != a) else b
 
 
+def _where(condition, a, b):
+    return lambda condition, a, b: a if condition else b
+
+
 #: By name, so that primitives that other targets tell apart may be one here.
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "exp": _unary(math.exp),
@@ -47,6 +51,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "log1p_unit": _log1p_unit,
     "expm1": _unary(math.expm1),
     "maximum": _maximum,
+    "where": _where,
 }
 
 for _function in scalar.PRIMITIVES:

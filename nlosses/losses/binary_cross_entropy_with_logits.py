@@ -1,6 +1,6 @@
 """Binary cross entropy of logits."""
 
-from .._scalar import exp_nonpositive, log1p_unit, product
+from .._scalar import exp_nonpositive, log1p_unit, product, where
 from .._spec import Fact, elementwise
 
 
@@ -13,12 +13,12 @@ def parts(x, t, pos_weight):
     big = T(1) / (T(1) + e)  # sigmoid(|x|), and sigmoid(-|x|) is e big: never 1 - big, which is 0 from |x| = 17 on
     a = t if pos_weight is None else pos_weight * t
     b = T(1) - t
-    wrong = b if above else a  # the factor of the part that grows with |x|
-    right = a if above else b
+    wrong = where(above, b, a)  # the factor of the part that grows with |x|
+    right = where(above, a, b)
     both = T(1) if pos_weight is None else a + b
-    linear = wrong * size if wrong != T(0) else T(0)  # an infinite logit on the right side costs nothing
+    linear = where(wrong != T(0), wrong * size, T(0))  # an infinite logit on the right side costs nothing
     slope = big * (wrong - right * e)
-    return linear, both, e, slope if above else -slope
+    return linear, both, e, where(above, slope, -slope)
 
 
 def point(x, t, pos_weight):
