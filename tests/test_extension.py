@@ -59,8 +59,8 @@ def logistic_parts(x, t):
     T = type(x)
     margin = t * x
     e = nl.scalar.exp_nonpositive(-abs(margin))
-    p = (e if margin > T(0) else T(1)) / (T(1) + e)
-    return (T(0) if margin > T(0) else -margin), e, -t * p
+    p = nl.scalar.where(margin > T(0), e, T(1)) / (T(1) + e)
+    return nl.scalar.where(margin > T(0), T(0), -margin), e, -t * p
 
 
 def logistic_point(x, t):
@@ -104,6 +104,17 @@ def test_who_calls_the_summand(rng):
     np.testing.assert_allclose(raised.value_and_grad(x, t, reduction="sum")[0], point.sum() + 50)
     np.testing.assert_array_equal(raised(x, t, reduction="none"), point)
     np.testing.assert_allclose(raised(x, t, weight=ones), point.mean())
+
+
+@nl.elementwise(logistic_point, summand=lambda x, t: (-t * x if t * x < 0 else type(x)(0), x, x))
+def branching(input, target, weight=None, reduction="mean"):
+    """Whose summand goes by one condition, of which a vector has many."""
+
+
+def test_summands_choose_lane_by_lane():
+    with pytest.raises(TypeError, match=r"summand .*lambda.* nlosses\.scalar\.where"):
+        branching([1.0], [1.0])
+    assert branching([0.0], [1.0], reduction="none") == pytest.approx(np.log(2))
 
 
 def test_elementwise(dtype, rng):

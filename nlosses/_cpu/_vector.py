@@ -48,7 +48,7 @@ def _broadcast(context: Any, builder: Any, kind: Any, value: Any, vector: Vector
         return value
     i32 = ir.IntType(32)
     empty = ir.Constant(context.get_value_type(vector), ir.Undefined)
-    one = builder.insert_element(empty, value, i32(0))
+    one = builder.insert_element(empty, context.cast(builder, value, kind, vector.dtype), i32(0))
     return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(i32, vector.lanes), None))
 
 
@@ -143,7 +143,7 @@ def where_equal(typing_context: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
     """x where the vector a equals the number b, y elsewhere."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number = _broadcast(context, builder, a.dtype, context.cast(builder, args[1], b, a.dtype), a)
+        number = _broadcast(context, builder, b, args[1], a)
         return builder.select(builder.fcmp_ordered("==", args[0], number), args[2], args[3])
 
     return x(a, b, x, y), generate
@@ -225,7 +225,7 @@ def _sized(size: int) -> tuple[Any, Any, Any]:
         vector = _vector_of(array, size)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return _broadcast(context, builder, vector.dtype, context.cast(builder, args[1], number, vector.dtype), vector)
+            return _broadcast(context, builder, number, args[1], vector)
 
         return vector(array, number), generate
 

@@ -18,7 +18,7 @@ from .._softmax import gap, others
 from . import _vector
 from ._blocks import LINE, WIDE, add, aligned, closed, compensated, stack_buffer
 from ._jit import inlined, optional
-from ._vector import filled, lanes_of, larger, prefetch, prefetch_to_write, smaller, where_equal, widened
+from ._vector import BYTES, filled, lanes_of, larger, pointer, prefetch, prefetch_to_write, smaller, where_equal, widened
 from .tiles import FOLD, bounds, load, per_block, store  # noqa: F401  a driver has `block`, `per_block` and `FINISH`
 from .tiles import sums as careful_sums
 
@@ -44,14 +44,12 @@ def sums(tiles, room, classes, lanes, g, y, high, low, top, s, own, own_e, movin
 
     For each vector of it another one is moved: see `move`.
     """
-    T = tiles.dtype.type
     step = lanes_of(tiles)
     vectors = g // step * classes
     moved = vectors // (lanes // step)
     lane = (vectors - moved * (lanes // step)) * step
     label = _vector.load(y, g)
-    most, least = filled(y, T(-np.inf)), filled(y, T(np.inf))
-    zero = filled(y, T(0))
+    most, least, zero = filled(y, -np.inf), filled(y, np.inf), filled(y, 0.0)
     largest, mine, mine_e = zero, zero, zero
     total = widened(zero)
     for first in range(0, classes, FOLD):
@@ -64,7 +62,7 @@ def sums(tiles, room, classes, lanes, g, y, high, low, top, s, own, own_e, movin
             most, least = larger(x, most), smaller(x, least)
             part = part + smaller(largest, e)
             largest = larger(e, largest)
-            mine, mine_e = where_equal(label, T(c), x, mine), where_equal(label, T(c), e, mine_e)
+            mine, mine_e = where_equal(label, c, x, mine), where_equal(label, c, e, mine_e)
             move(moving, tiles, moved, lanes, lane)
             fetch(coming, (vectors + c) * step)
             lane += step
@@ -86,7 +84,7 @@ def move(moving, tiles, c, lanes, g):
     x, place, inner, room, finish, old, old_room, target, old_place, stride = moving
     k = c * lanes + g
     write(finish, old, tiles, old_room + k, c, g, target, old_place + c * stride + g)
-    for i in range(0, lanes_of(x), LINE // x.itemsize):
+    for i in range(0, lanes_of(x), lanes_of(x) * LINE // BYTES):
         prefetch(x, place + (c + AHEAD) * inner + g + i)
         prefetch_to_write(target, old_place + (c + AHEAD) * stride + g + i)
     _vector.store(tiles, room + k, _vector.load(x, place + c * inner + g))
@@ -95,9 +93,9 @@ def move(moving, tiles, c, lanes, g):
 @optional
 def fetch(coming, k):
     """Fetch a vector of the rows to come, and the place of one of the results, k elements from where they begin."""
-    x, at, target, to = coming
-    if x.size * x.itemsize > CACHED:
-        for i in range(k, k + lanes_of(x), LINE // x.itemsize):
+    x, at, target, to, far = coming
+    if far:
+        for i in range(k, k + lanes_of(x), lanes_of(x) * LINE // BYTES):
             prefetch(x, at + i)
             prefetch_to_write(target, to + i)
 
@@ -105,7 +103,7 @@ def fetch(coming, k):
 @optional
 def write(finish, old, tiles, at, c, g, target, to):
     """Make the result of a vector of exponentials of class c, from lane g on."""
-    _vector.store(target, to, finish(_vector.load(tiles, at), tiles.dtype.type(c), g, *old))
+    _vector.store(target, to, finish(_vector.load(tiles, at), c, g, *old))
 
 
 @inlined
@@ -156,13 +154,16 @@ def block(
     tiles = aligned(3 * size, x)  # the one before, this one and the next, in turn
     three = tiles.reshape((3, classes, lanes))
     logits = aligned(size, x).reshape((classes, lanes))
-    old = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    old_y, factor, at_label = old
+    old_y, factor, at_label = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    old = pointer(old_y), pointer(factor), pointer(at_label)
     y, own, own_e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     high, low, top = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     s, n, part = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     rest, inverse = stack_buffer(x.dtype), stack_buffer(x.dtype)
     s_wide, u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
+    room = (
+        pointer(y), pointer(high), pointer(low), pointer(top), pointer(s_wide), pointer(own), pointer(own_e),
+    )  # fmt: skip
     weighted = False
     for c in range(classes):
         weighted |= weight[c] != T(1)
@@ -183,23 +184,28 @@ def block(
             load(tile, x, first, count, inner)
         if in_one:
             loaded = (d + 2 * lanes <= inner) & (first + 2 * lanes <= stop)
-            target, to, stride = tiles, following, lanes  # where nothing is to be written, what is read next comes over it
+            target, to, stride = (
+                pointer(tiles),
+                following,
+                lanes,
+            )  # where nothing is to be written, what is read next comes over it
             if out is not None:
                 if pending:
-                    target, to, stride = out, old_place, inner
-            moving = (x, place + lanes if loaded else place, inner, following, finish, old, before, target, to, stride)
+                    target, to, stride = pointer(out), old_place, inner
+            moving = (pointer(x), place + lanes if loaded else place, inner, following, finish, old, before, target, to, stride)
             for g in range(0, lanes, lanes_of(x)):
-                sums(tiles, now, classes, lanes, g, y, high, low, top, s_wide, own, own_e, moving, None)
+                sums(pointer(tiles), now, classes, lanes, g, *room, moving, None)
         else:
             loaded = False
             if pending:
                 write_all(finish, old, tiles, before, classes, lanes, out, old_place, inner)
-            target = x
+            target = pointer(x)
             if out is not None:
-                target = out
-            coming = x, (first + lanes) * classes, target, first * classes
+                target = pointer(out)
+            far = (inner == 1) & (x.size * x.itemsize > CACHED)
+            coming = pointer(x), (first + lanes) * classes, target, first * classes, far
             for g in range(0, lanes, lanes_of(x)):
-                sums(tiles, now, classes, lanes, g, y, high, low, top, s_wide, own, own_e, None, coming)
+                sums(pointer(tiles), now, classes, lanes, g, *room, None, coming)
         pending = False
         beyond = 0
         for p in range(lanes):

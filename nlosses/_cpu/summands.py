@@ -11,16 +11,31 @@ from typing import Any
 
 import numpy as np
 from numba import prange, types
+from numba.core import errors
 
 from .._scalar import log1p
 from . import _threads, _vector
 from ._blocks import BLOCK, CHUNK, closed, compensated, copy, near, stack_buffer, total_of
 from ._jit import array, build, inlined, name_of, optional
-from ._vector import SHORT, filled_short, load_part, load_short, pointer, short_lanes_of, store_part, where_from, widened
+from ._vector import (
+    SHORT,
+    filled_short,
+    load_part,
+    load_short,
+    pointer,
+    prefetch,
+    prefetch_to_write,
+    short_lanes_of,
+    store_part,
+    where_from,
+    widened,
+)
 from .tiles import FOLD
 
 #: Numbers of one product, of which a lane has two: beyond, their roundings would add up to more than a few ulp.
 FACTORS = 16
+#: Bytes that are fetched ahead.
+AHEAD = 2048
 
 
 @optional
@@ -38,6 +53,11 @@ def put_part(target, to, n, gradient):
     store_part(target, to, n, gradient)
 
 
+@optional
+def fetch(target, at):
+    prefetch_to_write(target, at)
+
+
 @inlined
 def joined(a, b):
     return (a + b) + a * b
@@ -53,6 +73,10 @@ def chunk_sum(summand, x, t, first, n, scale, target, to, logs, lanes):
     for lo in range(0, n - n % step, FOLD * step):
         part = zero
         for k in range(lo, min(lo + FOLD * step, n - n % step), step):
+            ahead = k + AHEAD // SHORT * step
+            prefetch(x, first + ahead)
+            prefetch(t, first + ahead)
+            fetch(target, to + ahead)
             v, e, g = summand(load_short(x, first + k), load_short(t, first + k))
             put(target, to + k, g * scale)
             part = part + v
@@ -111,7 +135,13 @@ def _kernel(summand: Any, dtype: Any, with_out: bool, parallel: bool) -> Any:
     read = array(dtype)
     signature = (read, read, types.float64, types.int64, array(dtype, writable=True) if with_out else types.none)
     parts = [name_of(summand), np.dtype(dtype).name] + ["out"] * with_out + ["parallel"] * parallel
-    return build(make, "_".join(parts), {"summand": summand}, signature, parallel)
+    try:
+        return build(make, "_".join(parts), {"summand": summand}, signature, parallel)
+    except errors.TypingError as error:
+        raise TypeError(
+            f"summand {summand.__qualname__} cannot be compiled for vectors: besides arithmetic, comparisons and abs() it may "
+            "call nlosses.scalar.exp_nonpositive and exp_moderate, and nlosses.scalar.where for what depends on a condition"
+        ) from error
 
 
 def run(summand: Any, x: np.ndarray, t: np.ndarray, scale: float, out: np.ndarray | None) -> float:
