@@ -56,7 +56,8 @@ def test_summand(spec):
     """The same mathematics as the point's, with the logarithm left to be taken."""
     for x in (-1e4, -3.0, -0.0, 0.0, 1e-9, 0.7, 40.0, np.inf):
         for t in (0.0, 0.25, 1.0, 3.0):
-            v, e, slope = spec.math.summand(np.float64(x), np.float64(t))
+            with np.errstate(invalid="ignore"):  # both sides of a choice are computed
+                v, e, slope = spec.math.summand(np.float64(x), np.float64(t))
             value, usual = spec.math.point(np.float64(x), np.float64(t), *[None] * len(spec.parameters))
             assert 0 <= e <= 1
             np.testing.assert_array_equal(v + nl.scalar.log1p(e), value)

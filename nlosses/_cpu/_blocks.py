@@ -8,6 +8,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .._scalar import maximum
+from . import _vector
 from ._jit import inlined, jitable, optional, summable
 
 #: Elements that one vector loop runs over, and the room of a `stack_buffer`.
@@ -192,6 +193,24 @@ def near(out, x):
 def destination(out, lo, hi, buffer, by_way):
     """Where to write the elements lo to hi of `out` first: there, or `by_way` of the buffer, as for an input that is `near`."""
     return buffer if by_way else out[lo:hi]
+
+
+@optional
+def placed(out):
+    """`out` as a pointer, for loops that go into it vector by vector."""
+    return _vector.pointer(out)
+
+
+@optional
+def put(target, at, vector):
+    """Write a vector, if there is somewhere to write it."""
+    _vector.store(target, at, vector)
+
+
+@optional
+def fetched(target, at):
+    """Have a line fetched that is to be written, if there is one."""
+    _vector.prefetch_to_write(target, at)
 
 
 @optional

@@ -11,9 +11,9 @@ import numpy as np
 from .._scalar import exp_moderate, log1p, product
 from .._softmax import gap
 from . import _vector
-from ._blocks import LINE, bounds_of, closed, compensated, near, view
-from ._jit import inlined, optional
-from ._vector import filled, lanes_of, larger, prefetch, prefetch_to_write, smaller, where_equal, where_from, widened
+from ._blocks import LINE, bounds_of, closed, compensated, fetched, near, placed, put, view
+from ._jit import inlined
+from ._vector import BYTES, filled, lanes_of, larger, pointer, prefetch, smaller, where_equal, where_from, widened
 from .labels import LEAST, MODERATE, MOST
 from .rows import per_block  # noqa: F401  a driver has `block`, `per_block` and `FINISH`
 from .rows import sums as careful_sums
@@ -23,40 +23,29 @@ from .tiles import FOLD
 AHEAD = 4096
 
 
-@optional
-def put(gs, j, e):
-    _vector.store(gs, j, e)
-
-
-@optional
-def fetch(out, at):
-    prefetch_to_write(out, at)
-
-
 @inlined
 def sums(x, start, classes, out):
     """The largest logit of a row and its exponential, the sum of all other exponentials, and whether all logits are moderate.
 
     The exponentials go to `out`.
     """
-    T = x.dtype.type
     step = lanes_of(x)
-    zero = filled(x, T(0))
+    zero = filled(x, 0.0)
     whole = classes - classes % step
-    ahead = AHEAD // x.itemsize
+    ahead = AHEAD // BYTES * step
     last = start + classes - step  # its first lanes are those of the vector before too
     last_x = _vector.load(x, last)
     last_e = exp_moderate(last_x)
-    most, least = larger(last_x, filled(x, T(-np.inf))), smaller(last_x, filled(x, T(np.inf)))
+    most, least = larger(last_x, filled(x, -np.inf)), smaller(last_x, filled(x, np.inf))
     largest = where_from(step - (classes - whole), last_e, zero)
     total = lost = widened(zero)
     for lo in range(0, whole, FOLD * step):
         part = zero
         for j in range(start + lo, start + min(lo + FOLD * step, whole), step):
             xs = _vector.load(x, j)
-            for i in range(j, j + step, LINE // x.itemsize):
+            for i in range(j, j + step, step * LINE // BYTES):
                 prefetch(x, i + ahead)
-                fetch(out, i + ahead)
+                fetched(out, i + ahead)
             e = exp_moderate(xs)
             put(out, j, e)
             most, least = larger(xs, most), smaller(xs, least)
@@ -70,10 +59,10 @@ def sums(x, start, classes, out):
     put(out, last, last_e)
     m = _vector.greatest(most)
     top = _vector.greatest(largest)
-    ties = _vector.total(where_equal(largest, top, filled(x, T(1)), zero))
+    ties = _vector.total(where_equal(largest, top, filled(x, 1.0), zero))
     rest = where_equal(largest, top, zero, largest)
     s = _vector.total(total) + _vector.total(lost + widened(rest)) + np.float64(top) * (np.float64(ties) - 1.0)
-    return m, np.float64(top), s, (m <= T(MODERATE)) & (_vector.least(least) >= T(-MODERATE))
+    return m, np.float64(top), s, (m <= MODERATE) & (_vector.least(least) >= -MODERATE)
 
 
 @inlined
@@ -108,7 +97,7 @@ def block(
                 moderate = bounds_of(xs)[1] <= T(MODERATE)
         m, top, s = T(0), 1.0, 0.0
         if moderate:
-            m, top, s, moderate = sums(x, lo, classes, out)
+            m, top, s, moderate = sums(pointer(x), lo, classes, placed(out))
         if not moderate:
             m, _ = bounds_of(xs)
             s, _, _, _ = careful_sums(xs, None, weight, m, None, T(1), None, gs)

@@ -16,7 +16,7 @@ import numpy as np
 from .._scalar import exp_moderate, log1p, product
 from .._softmax import gap, others
 from . import _vector
-from ._blocks import LINE, WIDE, add, aligned, closed, compensated, stack_buffer
+from ._blocks import LINE, WIDE, add, aligned, closed, compensated, fetched, placed, stack_buffer
 from ._jit import inlined, optional
 from ._vector import BYTES, filled, lanes_of, larger, pointer, prefetch, prefetch_to_write, smaller, where_equal, widened
 from .tiles import FOLD, bounds, load, per_block, store  # noqa: F401  a driver has `block`, `per_block` and `FINISH`
@@ -97,7 +97,7 @@ def fetch(coming, k):
     if far:
         for i in range(k, k + lanes_of(x), lanes_of(x) * LINE // BYTES):
             prefetch(x, at + i)
-            prefetch_to_write(target, to + i)
+            fetched(target, to + i)
 
 
 @optional
@@ -199,11 +199,8 @@ def block(
             loaded = False
             if pending:
                 write_all(finish, old, tiles, before, classes, lanes, out, old_place, inner)
-            target = pointer(x)
-            if out is not None:
-                target = pointer(out)
             far = (inner == 1) & (x.size * x.itemsize > CACHED)
-            coming = pointer(x), (first + lanes) * classes, target, first * classes, far
+            coming = pointer(x), (first + lanes) * classes, placed(out), first * classes, far
             for g in range(0, lanes, lanes_of(x)):
                 sums(pointer(tiles), now, classes, lanes, g, *room, None, coming)
         pending = False

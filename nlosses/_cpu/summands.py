@@ -15,7 +15,7 @@ from numba.core import errors
 
 from .._scalar import log1p
 from . import _threads, _vector
-from ._blocks import BLOCK, CHUNK, closed, compensated, copy, near, stack_buffer, total_of
+from ._blocks import BLOCK, CHUNK, closed, compensated, copy, fetched, near, put, stack_buffer, total_of
 from ._jit import array, build, inlined, name_of, optional
 from ._vector import (
     SHORT,
@@ -24,7 +24,6 @@ from ._vector import (
     load_short,
     pointer,
     prefetch,
-    prefetch_to_write,
     short_lanes_of,
     store_part,
     where_from,
@@ -39,11 +38,6 @@ AHEAD = 2048
 
 
 @optional
-def put(out, at, gradient):
-    _vector.store(out, at, gradient)
-
-
-@optional
 def chosen(out, buffer, by_way):
     return pointer(buffer) if by_way else pointer(out)
 
@@ -51,11 +45,6 @@ def chosen(out, buffer, by_way):
 @optional
 def put_part(target, to, n, gradient):
     store_part(target, to, n, gradient)
-
-
-@optional
-def fetch(target, at):
-    prefetch_to_write(target, at)
 
 
 @inlined
@@ -76,7 +65,7 @@ def chunk_sum(summand, x, t, first, n, scale, target, to, logs, lanes):
             ahead = k + AHEAD // SHORT * step
             prefetch(x, first + ahead)
             prefetch(t, first + ahead)
-            fetch(target, to + ahead)
+            fetched(target, to + ahead)
             v, e, g = summand(load_short(x, first + k), load_short(t, first + k))
             put(target, to + k, g * scale)
             part = part + v
