@@ -58,7 +58,7 @@ def test_summand(spec):
         for t in (0.0, 0.25, 1.0, 3.0):
             with np.errstate(invalid="ignore"):  # both sides of a choice are computed
                 v, e, slope = spec.math.summand(np.float64(x), np.float64(t))
-            value, usual = spec.math.point(np.float64(x), np.float64(t), *[None] * len(spec.parameters))
+                value, usual = spec.math.point(np.float64(x), np.float64(t), *[None] * len(spec.parameters))
             assert 0 <= e <= 1
             np.testing.assert_array_equal(v + nl.scalar.log1p(e), value)
             np.testing.assert_array_equal(slope, usual)
