@@ -23,10 +23,7 @@ from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
 from .. import _scalar as scalar
-from ._vector import Vector, choice
-
-# forceinline: what LLVM finds too long to inline would stay a call, and the loop around it scalar.
-OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
+from ._vector import OPTIONS, Vector, choice
 
 
 class Format(NamedTuple):
