@@ -17,8 +17,8 @@ from numba.core.datamodel import models
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, overload, register_model
 
-#: Of functions of numbers and of vectors.  forceinline: what LLVM finds too long to inline would stay a call, and the loop around
-#: it scalar.
+#: Of functions of numbers and of vectors.  forceinline: what LLVM finds too long to inline would stay a call, and the loop
+#: around it scalar.
 OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 
 #: Bytes of a vector of the caller's precision: two of the widest registers, for two computations to overlap, or one, where
