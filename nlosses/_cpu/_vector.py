@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
-from numba.extending import intrinsic, overload, register_model
+from numba.extending import intrinsic, overload, register_jitable, register_model
 
 #: Of functions of numbers and of vectors.  forceinline: what LLVM finds too long to inline would stay a call, and the loop
 #: around it scalar.
@@ -96,7 +96,7 @@ def _negative(typing_context: Any, vector: Any) -> Any:
 def _magnitude(typing_context: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = args[0].type
-        called = f"llvm.fabs.v{vector.lanes}f{vector.dtype.bitwidth}"
+        called = f"llvm.fabs.{_name_of(vector)}"
         return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), called), args)
 
     return vector(vector), generate
@@ -139,15 +139,10 @@ def choice(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
     return vector(condition, a, b), generate
 
 
-@intrinsic
-def where_equal(typing_context: Any, a: Any, b: Any, x: Any, y: Any) -> Any:
+@register_jitable(**OPTIONS)
+def where_equal(a, b, x, y):
     """x where the vector a equals the number b, y elsewhere."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number = _broadcast(context, builder, b, args[1], a)
-        return builder.select(builder.fcmp_ordered("==", args[0], number), args[2], args[3])
-
-    return x(a, b, x, y), generate
+    return choice(a == b, x, y)
 
 
 @intrinsic
@@ -162,15 +157,23 @@ def widened(typing_context: Any, vector: Any) -> Any:
     return Vector(types.float64, vector.lanes)(vector), generate
 
 
+def _below(context: Any, builder: Any, vector: Vector, n: Any) -> Any:
+    """Which lanes are below n."""
+    counted = ir.Constant(ir.VectorType(ir.IntType(64), vector.lanes), list(range(vector.lanes)))
+    return builder.icmp_signed("<", counted, _broadcast(context, builder, types.int64, n, Vector(types.int64, vector.lanes)))
+
+
+def _name_of(vector: Vector) -> str:
+    """How LLVM's functions call the type of a vector."""
+    return f"v{vector.lanes}f{vector.dtype.bitwidth}"
+
+
 @intrinsic
 def where_from(typing_context: Any, lane: Any, x: Any, y: Any) -> Any:
     """x from a lane on, y before."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        counted = ir.VectorType(ir.IntType(64), x.lanes)
-        first = _broadcast(context, builder, types.int64, args[0], Vector(types.int64, x.lanes))
-        here = builder.icmp_signed(">=", ir.Constant(counted, list(range(x.lanes))), first)
-        return builder.select(here, args[1], args[2])
+        return builder.select(_below(context, builder, x, args[0]), args[2], args[1])
 
     return x(types.int64, x, y), generate
 
@@ -181,7 +184,7 @@ def _reduction(name: str, flags: tuple[str, ...], start: float | None = None) ->
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             kind, whole = context.get_value_type(vector.dtype), args[0].type
             before = [] if start is None else [ir.Constant(kind, start)]
-            called = f"llvm.vector.reduce.{name}.v{vector.lanes}f{vector.dtype.bitwidth}"
+            called = f"llvm.vector.reduce.{name}.{_name_of(vector)}"
             declared = ir.FunctionType(kind, [*(value.type for value in before), whole])
             reduce = cgutils.get_or_insert_function(builder.module, declared, called)
             return builder.call(reduce, [*before, args[0]], fastmath=flags)
@@ -254,15 +257,6 @@ load, filled, lanes_of = _sized(BYTES)
 load_short, filled_short, short_lanes_of = _sized(SHORT)
 
 
-def _masked(context: Any, builder: Any, vector: Vector, n: Any) -> tuple[Any, str]:
-    """Which lanes are below n, and how LLVM calls the type of the vector."""
-    counted = ir.VectorType(ir.IntType(64), vector.lanes)
-    first = _broadcast(context, builder, types.int64, n, Vector(types.int64, vector.lanes))
-    return builder.icmp_signed(
-        "<", ir.Constant(counted, list(range(vector.lanes))), first
-    ), f"v{vector.lanes}f{vector.dtype.bitwidth}"
-
-
 @intrinsic
 def load_part(typing_context: Any, array: Any, at: Any, n: Any) -> Any:
     """A short vector of the n elements from `at` on, and of zeros; no other element is touched."""
@@ -270,7 +264,7 @@ def load_part(typing_context: Any, array: Any, at: Any, n: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = _place(context, builder, array, args[0], args[1], vector)
-        mask, name = _masked(context, builder, vector, args[2])
+        mask, name = _below(context, builder, vector, args[2]), _name_of(vector)
         kind, i32 = context.get_value_type(vector), ir.IntType(32)
         declared = ir.FunctionType(kind, [place.type, i32, mask.type, kind])
         function = cgutils.get_or_insert_function(builder.module, declared, f"llvm.masked.load.{name}.p0{name}")
@@ -285,7 +279,7 @@ def store_part(typing_context: Any, array: Any, at: Any, n: Any, vector: Any) ->
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = _place(context, builder, array, args[0], args[1], vector)
-        mask, name = _masked(context, builder, vector, args[2])
+        mask, name = _below(context, builder, vector, args[2]), _name_of(vector)
         i32 = ir.IntType(32)
         declared = ir.FunctionType(ir.VoidType(), [args[3].type, place.type, i32, mask.type])
         function = cgutils.get_or_insert_function(builder.module, declared, f"llvm.masked.store.{name}.p0{name}")

@@ -15,7 +15,7 @@ from ._blocks import LINE, bounds_of, closed, compensated, fetched, near, placed
 from ._jit import inlined
 from ._vector import BYTES, filled, lanes_of, larger, pointer, prefetch, smaller, where_equal, where_from, widened
 from .labels import LEAST, MODERATE, MOST
-from .rows import per_block  # noqa: F401  a driver has `block`, `per_block` and `FINISH`
+from .rows import clear, per_block  # noqa: F401  a driver has `block`, `per_block` and `FINISH`
 from .rows import sums as careful_sums
 from .tiles import FOLD
 
@@ -82,9 +82,7 @@ def block(
         if y == ignored:  # its logits are not even looked at
             if values.size > 0:
                 values[i] = T(0)
-            if out is not None:
-                for j in range(classes):
-                    gs[j] = T(0)
+            clear(gs)
             continue
         w = np.float64(weight[y])
         k = scale * w

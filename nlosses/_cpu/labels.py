@@ -184,11 +184,8 @@ def block(
             load(tile, x, first, count, inner)
         if in_one:
             loaded = (d + 2 * lanes <= inner) & (first + 2 * lanes <= stop)
-            target, to, stride = (
-                pointer(tiles),
-                following,
-                lanes,
-            )  # where nothing is to be written, what is read next comes over it
+            # Where nothing is to be written, what is read next comes over it.
+            target, to, stride = pointer(tiles), following, lanes
             if out is not None:
                 if pending:
                     target, to, stride = pointer(out), old_place, inner

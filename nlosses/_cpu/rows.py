@@ -180,6 +180,12 @@ def bent(curvature, u, k):
     return k * curvature(u)
 
 
+@optional
+def clear(gs):
+    for j in range(gs.size):
+        gs[j] = gs.dtype.type(0)
+
+
 @jitable
 def per_block(classes, lanes):
     """Rows of one unit of parallel work."""
@@ -207,9 +213,7 @@ def block(
             if y == ignored:  # its logits are not even looked at
                 if values.size > 0:
                     values[i] = T(0)
-                if out is not None:
-                    for j in range(classes):
-                        gs[j] = T(0)
+                clear(gs)
                 continue
         m, reach = bounds_of(xs)
         x_own = m
