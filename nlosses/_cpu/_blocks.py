@@ -10,11 +10,10 @@ from numba.extending import intrinsic
 from .._scalar import maximum
 from . import _vector
 from ._jit import inlined, jitable, optional, summable
+from ._vector import LINE
 
 #: Elements that one vector loop runs over, and the room of a `stack_buffer`.
 CHUNK = 512
-#: Bytes of a cache line, which the widest vector fills: one that lies across two takes twice as long to load or store.
-LINE = 64
 #: Bytes of exponentials that are summed in the caller's precision, which is a third quicker than in float64, before the sum
 #: goes on in float64.
 SUMMED = 2048

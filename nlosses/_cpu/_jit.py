@@ -24,7 +24,7 @@ from numba.core import errors
 from numba.extending import overload, register_jitable
 
 from .. import _scalar, _softmax
-from . import _scalar as _primitives  # noqa: F401  importing it attaches the vectorisable exp, log, ...
+from . import _scalar as _primitives  # importing it attaches the vectorisable exp, log, ...
 
 FLAGS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # never nnan or ninf; reassoc only in `add`
 INLINED: Any = {**FLAGS, "forceinline": True}  # what LLVM finds too long to inline would keep the loop around it scalar
@@ -59,7 +59,7 @@ def _codes(code: python.CodeType) -> Iterator[python.CodeType]:
             yield from _codes(constant)
 
 
-_registered: set[Callable[..., Any]] = set(_scalar.PRIMITIVES)
+_registered: set[Callable[..., Any]] = {*_scalar.PRIMITIVES, _primitives.exp_number}
 _one_at_a_time = threading.RLock()
 
 

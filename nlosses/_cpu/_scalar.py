@@ -143,6 +143,25 @@ def _power(typing_context, x):
 
 
 @intrinsic
+def _times_power(typing_context, y, x):
+    """y times 2 to the power of what stands in the low bits of x, a whole number with a sign, if y and the result are normal.
+
+    By adding to the exponent, which costs less than a multiplication; NaN may become anything.
+    """
+    bits = getattr(x, "dtype", x).bitwidth
+    fraction = {32: FLOAT32.fraction, 64: FLOAT64.fraction}[bits]
+
+    def generate(context, builder, signature, args):
+        kind, whole, places = args[0].type, ir.IntType(bits), fraction
+        if isinstance(kind, ir.VectorType):
+            whole, places = ir.VectorType(whole, kind.count), [fraction] * kind.count
+        power = builder.shl(builder.bitcast(args[1], whole), ir.Constant(whole, places))
+        return builder.bitcast(builder.add(builder.bitcast(args[0], whole), power), kind)
+
+    return y(y, x), generate
+
+
+@intrinsic
 def _maximum(typing_context, a, b):
     """LLVM's maximum of two numbers of one type: unlike a comparison it vectorises in a reduction, and NaN wins."""
 
@@ -155,6 +174,11 @@ def _maximum(typing_context, a, b):
 
 
 where = scalar.where
+
+
+def exp_number(x):
+    """`exp_moderate` of what is no NaN, for the CPU alone: where that is known, the same at nine tenths of the cost."""
+    return scalar.exp_moderate(x)
 
 
 @overload(where, target="cpu", jit_options=OPTIONS)
@@ -208,21 +232,31 @@ def _exp(F: Format) -> Callable[..., Any]:
     return exp
 
 
-def _raised_exp(F: Format, power: int) -> Callable[..., Any]:
+def _split_exp(F: Format, offset: int) -> Callable[..., Any]:
     one, log2e, high, low = _constants(F, 1, 1 / math.log(2), *F.ln2)
     lead, (second, *others) = _horner(F, F.exp_tail)
     rest = tuple(others)
-    rounder = F.T(F.rounder + F.bias + power)
+    rounder = F.T(F.rounder + offset)
 
-    def raised_exp(x):
-        """exp(x) 2**power, where that is a normal number."""
+    def split_exp(x):
+        """exp(x) 2**-k for a whole number k, and a number that has k + offset in its low bits."""
         shifted = x * log2e + rounder
         k = shifted - rounder
         r = (x - k * high) - k * low
         y = lead * r + second
         for c in rest:
             y = y * r + c
-        y = (y * r + one) * r + one
+        return (y * r + one) * r + one, shifted
+
+    return register_jitable(**OPTIONS)(split_exp)
+
+
+def _raised_exp(F: Format, power: int) -> Callable[..., Any]:
+    split_exp = _split_exp(F, F.bias + power)
+
+    def raised_exp(x):
+        """exp(x) 2**power, where that is a normal number."""
+        y, shifted = split_exp(x)
         return y * _power(shifted)
 
     return register_jitable(**OPTIONS)(raised_exp)
@@ -246,6 +280,16 @@ def _exp_moderate(F: Format) -> Callable[..., Any]:
         return raised_exp(x)
 
     return exp_moderate
+
+
+def _exp_number(F: Format) -> Callable[..., Any]:
+    split_exp = _split_exp(F, 0)
+
+    def exp_number(x):
+        y, shifted = split_exp(x)
+        return _times_power(y, shifted)
+
+    return exp_number
 
 
 def _log1p_unit(F: Format) -> Callable[..., Any]:
@@ -425,6 +469,7 @@ def _attach(function: Callable[..., Any], make: Callable[[Format], Callable[...,
 _attach(scalar.exp, _exp)
 _attach(scalar.exp_nonpositive, _exp_nonpositive)
 _attach(scalar.exp_moderate, _exp_moderate)
+_attach(exp_number, _exp_number)
 _attach(scalar.expm1, _expm1)
 _attach(scalar.log, _log)
 _attach(scalar.log1p, _log1p)

@@ -24,6 +24,8 @@ OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline":
 #: Bytes of a vector of the caller's precision: two of the widest registers, for two computations to overlap, or one, where
 #: that would ask for too many registers.
 BYTES, SHORT = 128, 64
+#: Bytes of a cache line, which the widest vector fills: one that lies across two takes twice as long to load or store.
+LINE = 64
 
 
 class Vector(types.Type):
@@ -155,6 +157,49 @@ def widened(typing_context: Any, vector: Any) -> Any:
         return builder.fpext(args[0], context.get_value_type(signature.return_type))
 
     return Vector(types.float64, vector.lanes)(vector), generate
+
+
+@intrinsic
+def narrowed(typing_context: Any, vector: Any, array: Any) -> Any:
+    """The vector in the precision of an array."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if signature.return_type == signature.args[0]:
+            return args[0]
+        return builder.fptrunc(args[0], context.get_value_type(signature.return_type))
+
+    return Vector(array.dtype, vector.lanes)(vector, array), generate
+
+
+def _whole(kind: Any) -> Any:
+    """Integers as wide as the numbers of a vector."""
+    return ir.VectorType(ir.IntType({"float": 32, "double": 64}[str(kind.element)]), kind.count)
+
+
+def _farther(builder: Any, a: Any, b: Any) -> Any:
+    whole = _whole(a.type)
+    bits = builder.and_(builder.bitcast(a, whole), ir.Constant(whole, [2 ** (whole.element.width - 1) - 1] * whole.count))
+    other = builder.bitcast(b, whole)
+    return builder.bitcast(builder.select(builder.icmp_unsigned(">", bits, other), bits, other), a.type)
+
+
+#: The larger one of the magnitude of the first and of the second, which has no sign; NaN, the largest of all bits, wins.
+farther = _elementwise(_farther)
+
+
+@intrinsic
+def farthest(typing_context: Any, vector: Any) -> Any:
+    """The largest lane of a vector without signs; NaN wins."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = _whole(args[0].type)
+        declared = ir.FunctionType(whole.element, [whole])
+        called = f"llvm.vector.reduce.umax.v{whole.count}i{whole.element.width}"
+        reduce = cgutils.get_or_insert_function(builder.module, declared, called)
+        bits = builder.call(reduce, [builder.bitcast(args[0], whole)])
+        return builder.bitcast(bits, context.get_value_type(vector.dtype))
+
+    return vector.dtype(vector), generate
 
 
 def _below(context: Any, builder: Any, vector: Vector, n: Any) -> Any:
@@ -299,6 +344,45 @@ def store(typing_context: Any, array: Any, at: Any, vector: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def late(typing_context: Any, array: Any, at: Any) -> Any:
+    """How many elements lie between the begin of a cache line and element `at` of an array, which is in that line."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        i64 = ir.IntType(64)
+        place = builder.ptrtoint(builder.gep(_data(context, builder, array, args[0]), [args[1]]), i64)
+        return builder.udiv(builder.and_(place, i64(LINE - 1)), i64(array.dtype.bitwidth // 8))
+
+    return types.intp(array, types.intp), generate
+
+
+@intrinsic
+def stream(typing_context: Any, array: Any, at: Any, vector: Any) -> Any:
+    """Write a short vector, which must be a whole cache line, past the caches: it need not be read before it is written.
+
+    Other threads see it after `settle`.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        written, at, value = args
+        stored = builder.store(value, _place(context, builder, array, written, at, vector), align=LINE)
+        stored.set_metadata("nontemporal", builder.module.add_metadata([ir.IntType(32)(1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def settle(typing_context: Any) -> Any:
+    """Have all that was written before, by `stream` too, seen before whatever is written next."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
 
 
 def _prefetch(write: int) -> Any:

@@ -48,42 +48,50 @@ def leaves(x: np.ndarray, low: float, high: float) -> bool:
 def make_census(weighted, stamp):
     def kernel(target, classes, ignored, weight):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
-        bad = 0
-        counted = 0
-        total = 0.0
-        error = 0.0
-        own, lanes, folded = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
-        for i in range(FOLDED):
-            lanes[i] = 0.0
-        for lo in range(0, target.size, CHUNK):
-            ys = target[lo : min(lo + CHUNK, target.size)]
-            for i in range(ys.size):
-                y = ys[i]
-                skipped = y == ignored
-                inside = np.uint64(y) < np.uint64(classes)  # a negative one is huge without its sign
-                bad += not (inside | skipped)
-                counted += not skipped
+        n_blocks = (target.size + BLOCK - 1) // BLOCK
+        bad, partial = np.empty(n_blocks, np.int64), np.empty(n_blocks)
+        for b in prange(n_blocks):
+            start = np.int64(b) * BLOCK
+            stop = min(start + BLOCK, target.size)
+            outside = 0
+            counted = 0
+            total = 0.0
+            error = 0.0
+            own, lanes, folded = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
+            for i in range(FOLDED):
+                lanes[i] = 0.0
+            for lo in range(start, stop, CHUNK):
+                ys = target[lo : min(lo + CHUNK, stop)]
+                for i in range(ys.size):
+                    y = ys[i]
+                    skipped = y == ignored
+                    inside = np.uint64(y) < np.uint64(classes)  # a negative one is huge without its sign
+                    outside += not (inside | skipped)
+                    counted += not skipped
+                    if weighted:
+                        counts = inside & (not skipped)
+                        own[i] = np.float64(weight[y]) if counts else 0.0
                 if weighted:
-                    counts = inside & (not skipped)
-                    own[i] = np.float64(weight[y]) if counts else 0.0
-            if weighted:
-                total, error = add_chunk(total, error, lanes, own, folded, ys.size)
-        return bad, lanes_sum(total, error, lanes) if weighted else np.float64(counted)
+                    total, error = add_chunk(total, error, lanes, own, folded, ys.size)
+            bad[b] = outside
+            partial[b] = lanes_sum(total, error, lanes) if weighted else np.float64(counted)
+        return bad.sum(), total_of(partial)
 
     return kernel
 
 
 @cache
-def _census(dtype: Any) -> Any:
+def _census(dtype: Any, parallel: bool) -> Any:
     weight = types.none if dtype is None else array(dtype)
     signature = (array(np.int64), types.int64, types.int64, weight)
     name = "census" if dtype is None else f"census_{np.dtype(dtype).name}"
-    return build(make_census, name, {"weighted": dtype is not None}, signature)
+    return build(make_census, name + "_parallel" * parallel, {"weighted": dtype is not None}, signature, parallel)
 
 
 def census(target: np.ndarray, classes: int, ignored: int, weight: np.ndarray | None) -> tuple[int, float]:
     """Number of class indices out of range, and the sum of the weights of the rows that are not ignored."""
-    return _census(None if weight is None else weight.dtype)(target, classes, ignored, weight)
+    key = (None if weight is None else weight.dtype,)
+    return _threads.run(target.size, _census, key, target, classes, ignored, weight)
 
 
 def make_total(stamp):

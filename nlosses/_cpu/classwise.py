@@ -46,7 +46,7 @@ def make(point, curvature, finish, block, per_block, stamp):
     ):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         positions = x.size // classes
-        size = per_block(classes, lanes)
+        size = per_block(positions, classes, lanes)
         n_blocks = (positions + size - 1) // size
         partial = np.empty(n_blocks)
         kept = as_in(keep, x)

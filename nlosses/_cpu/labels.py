@@ -1,96 +1,52 @@
 """Classwise driver for class indices and not too many classes: value and gradient, without smoothing.
 
-Tiles as in `tiles`, but one pass over the logits takes the exponentials as they are, with all that it keeps of a position in
-registers.  Each class adds to the sum the smaller one of its own exponential and of the largest so far: that is the sum of all
-but the largest, which keeps what a sum with it would lose.  A tile with a large logit then goes the way of `tiles`.
+Tiles as in `tiles`, of exponentials of the logits as they are.  Each class adds to the sum the smaller one of its own
+exponential and of the largest so far: that is the sum of all but the largest, which keeps what a sum with it would lose.  With
+o, the sum of all but the label's, the loss is log1p(o / e) of the label's exponential e, and the gradient is a factor times
+the exponentials, but -o for the label's.  A tile with a large logit gets its exponentials in the way of `tiles`.
 
-Where other axes follow that of the classes, a tile is computed while the next one is read and the one before is written.
-There a position of all classes may well lie in one set of every cache, which holds fewer lines than there are classes: what is
-fetched must be used soon, and whole lines be written at a time.  So they move class by class, in runs as long as a tile.
+Where other axes follow that of the classes, the results of a tile are written by `_planes` while the next one is read.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .._scalar import exp_moderate, log1p, product
+from .._scalar import log1p, product
 from .._softmax import gap, others
 from . import _vector
-from ._blocks import LINE, WIDE, add, aligned, closed, compensated, fetched, placed, stack_buffer
-from ._jit import inlined, optional
-from ._vector import BYTES, filled, lanes_of, larger, pointer, prefetch, prefetch_to_write, smaller, where_equal, widened
-from .tiles import FOLD, bounds, load, per_block, store  # noqa: F401  a driver has `block`, `per_block` and `FINISH`
+from ._blocks import LINE, WIDE, add, aligned, closed, compensated, copy, fetched, near, placed, stack_buffer
+from ._jit import inlined, jitable, optional
+from ._planes import STREAMED, entered, write_all
+from ._scalar import exp_number
+from ._vector import BYTES, farther, farthest, filled, lanes_of, larger, narrowed, pointer, prefetch, settle, smaller, widened
+from .tiles import BLOCK, FOLD, PLACE, bounds, load, store
 from .tiles import sums as careful_sums
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row.
 FEW = 512
-#: More classes take longer this way, in which each class asks each position whether it is its label.
-MOST_CLASSES = 256
-#: Logits up to this size, and factors of the gradient within these bounds, leave every product with an exponential of a logit
-#: far from the ends of float32.
+#: Of more classes a tile would be too narrow.
+MOST_CLASSES = 1024
+#: Logits up to this size, and factors of the gradient within these bounds, leave every product with an exponential of a logit,
+#: and the quotient of two sums of them, far from the ends of float32.
 MODERATE, LEAST, MOST = 40.0, 2.0**-50, 2.0**50
-#: Classes that are fetched ahead.
-AHEAD = 3
 #: Bytes of logits that are in some cache anyway.
 CACHED = 1 << 19
-#: The label of a position that is ignored, or of a lane that has none.
-NONE = -1.0
 
 
 @inlined
-def sums(tiles, room, classes, lanes, g, y, high, low, top, s, own, own_e, moving, coming):
-    """One pass over the classes for a vector of positions, from lane g on: bounds of the logits; their exponentials, which take
-    their place; the largest of these, and the sum of all others; and the label's logit and exponential.
-
-    For each vector of it another one is moved: see `move`.
-    """
-    step = lanes_of(tiles)
-    vectors = g // step * classes
-    moved = vectors // (lanes // step)
-    lane = (vectors - moved * (lanes // step)) * step
-    label = _vector.load(y, g)
-    most, least, zero = filled(y, -np.inf), filled(y, np.inf), filled(y, 0.0)
-    largest, mine, mine_e = zero, zero, zero
-    total = widened(zero)
-    for first in range(0, classes, FOLD):
-        part = zero
-        for c in range(first, min(first + FOLD, classes)):
-            at = room + c * lanes + g
-            x = _vector.load(tiles, at)
-            e = exp_moderate(x)
-            _vector.store(tiles, at, e)
-            most, least = larger(x, most), smaller(x, least)
-            part = part + smaller(largest, e)
-            largest = larger(e, largest)
-            mine, mine_e = where_equal(label, c, x, mine), where_equal(label, c, e, mine_e)
-            move(moving, tiles, moved, lanes, lane)
-            fetch(coming, (vectors + c) * step)
-            lane += step
-            if lane == lanes:
-                lane = 0
-                moved += 1
-        total = total + widened(part)
-    _vector.store(high, g, most)
-    _vector.store(low, g, least)
-    _vector.store(top, g, largest)
-    _vector.store(s, g, total)
-    _vector.store(own, g, mine)
-    _vector.store(own_e, g, mine_e)
+def exponentials(tiles, n, coming):
+    """Let the first n logits give way to their exponentials; the largest magnitude of them."""
+    reach = filled(tiles, 0.0)
+    for k in range(0, n, lanes_of(tiles)):
+        x = _vector.load(tiles, k)
+        fetch(coming, k)
+        reach = farther(x, reach)
+        _vector.store(tiles, k, exp_number(x))
+    return farthest(reach)
 
 
-@optional
-def move(moving, tiles, c, lanes, g):
-    """Read a vector of class c of the tile to come, and write one of the tile before."""
-    x, place, inner, room, finish, old, old_room, target, old_place, stride = moving
-    k = c * lanes + g
-    write(finish, old, tiles, old_room + k, c, g, target, old_place + c * stride + g)
-    for i in range(0, lanes_of(x), lanes_of(x) * LINE // BYTES):
-        prefetch(x, place + (c + AHEAD) * inner + g + i)
-        prefetch_to_write(target, old_place + (c + AHEAD) * stride + g + i)
-    _vector.store(tiles, room + k, _vector.load(x, place + c * inner + g))
-
-
-@optional
+@inlined
 def fetch(coming, k):
     """Fetch a vector of the rows to come, and the place of one of the results, k elements from where they begin."""
     x, at, target, to, far = coming
@@ -100,38 +56,36 @@ def fetch(coming, k):
             fetched(target, to + i)
 
 
-@optional
-def write(finish, old, tiles, at, c, g, target, to):
-    """Make the result of a vector of exponentials of class c, from lane g on."""
-    _vector.store(target, to, finish(_vector.load(tiles, at), c, g, *old))
+@inlined
+def sums(tiles, room, stride, classes, lanes, top, s):
+    """Of each position the largest exponential, and the sum of all others."""
+    zero = filled(tiles, 0.0)
+    for g in range(0, lanes, lanes_of(tiles)):
+        largest = zero
+        total = widened(zero)
+        for first in range(0, classes, FOLD):
+            part = zero
+            for c in range(first, min(first + FOLD, classes)):
+                e = _vector.load(tiles, room + c * stride + g)
+                part = part + smaller(largest, e)
+                largest = larger(e, largest)
+            total = total + widened(part)
+        _vector.store(top, g, largest)
+        _vector.store(s, g, narrowed(total, s))
 
 
 @inlined
-def write_all(finish, old, tiles, room, classes, lanes, target, place, stride):
-    for c in range(classes):
-        for g in range(0, lanes, lanes_of(tiles)):
-            write(finish, old, tiles, room + c * lanes + g, c, g, target, place + c * stride + g)
-
-
-@inlined
-def grad(e, c, g, y, factor, at_label):
-    """The gradient of class c."""
-    return where_equal(_vector.load(y, g), c, _vector.load(at_label, g), e * _vector.load(factor, g))
-
-
-@inlined
-def read_labels(ys, ignored, weight, weighted, scale, upstream, first, y, w, k, lanes):
-    """Labels as numbers, their weights and the factors of du/dx; how many are ignored."""
-    T = y.dtype.type
+def read_labels(ys, ignored, weight, weighted, scale, upstream, first, lanes, room, stride, at, w, k):
+    """Where in the tiles the labels are, their weights, and the factors of du/dx; how many are ignored, which have none."""
     skipped = 0
     for p in range(lanes):
-        y[p] = T(NONE)
+        at[p] = room + p
+        w[p] = 0.0
     for p in range(ys.size):
         kept = ys[p] != ignored
         skipped += not kept
-        y[p] = T(ys[p]) if kept else T(NONE)
-    for p in range(lanes):
-        w[p] = 0.0 if y[p] == T(NONE) else 1.0
+        at[p] += (ys[p] if kept else 0) * stride
+        w[p] = 1.0 if kept else 0.0
     if weighted:
         for p in range(ys.size):
             w[p] *= np.float64(weight[ys[p] if ys[p] != ignored else 0])
@@ -144,87 +98,129 @@ def read_labels(ys, ignored, weight, weighted, scale, upstream, first, y, w, k, 
 
 
 @inlined
+def within(k, lanes):
+    """Whether all factors are 0 or neither very small nor very large."""
+    beyond = 0
+    for p in range(lanes):
+        reach = abs(k[p])
+        beyond |= not ((reach == 0.0) | ((reach >= LEAST) & (reach <= MOST)))
+    return beyond == 0
+
+
+@inlined
+def clear_ignored(ys, ignored, tiles, room, stride, classes, u):
+    """Nothing comes of positions that are ignored, whose logits may be anything."""
+    T = tiles.dtype.type
+    for p in range(ys.size):
+        u[p] = 0.0 if ys[p] == ignored else u[p]
+    for c in range(classes + 1):
+        line = tiles[room + c * stride :]
+        for p in range(ys.size):
+            line[p] = T(0) if ys[p] == ignored else line[p]
+
+
+@optional
+def waiting(out, waits, finish, room, place, begins, streams):
+    """The tile before as `_planes` wants to know of it, and None where nothing is to be written."""
+    return waits, finish, room, pointer(out), place, begins, streams
+
+
+@inlined
+def careful(logits, weight, high, low, part, wide, n, es, tiles, room, stride, top, s):
+    """Exponentials and their sums as `tiles` has them, which are less the largest logit, `high`."""
+    T = logits.dtype.type
+    classes, lanes = logits.shape
+    bounds(logits, high, low)
+    careful_sums(logits, None, weight, high, None, T(1), None, es, part, wide, n, wide, wide, wide)
+    for c in range(classes):
+        copy(tiles[room + c * stride :], es[c], lanes)
+    for p in range(lanes):
+        top[p] = T(1)
+        s[p] = others(T(wide[p]), n[p], high[p])
+
+
+@jitable
+def per_block(positions, classes, lanes):
+    """Positions of one unit of parallel work, in whole tiles: of many more, since what the last one writes nothing overlaps."""
+    return max(1, min(max(BLOCK, positions // 64), 8 * BLOCK) // lanes) * lanes
+
+
+@inlined
 def block(
     point, curvature, finish, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
     even, ignored, scale, values, out,
 ):  # fmt: skip
     """Work on the positions start to stop, and return the sum of their values."""
     T = x.dtype.type
-    size = classes * lanes
-    tiles = aligned(3 * size, x)  # the one before, this one and the next, in turn
-    three = tiles.reshape((3, classes, lanes))
-    logits = aligned(size, x).reshape((classes, lanes))
-    old_y, factor, at_label = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    old = pointer(old_y), pointer(factor), pointer(at_label)
-    y, own, own_e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    high, low, top = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    s, n, part = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    rest, inverse = stack_buffer(x.dtype), stack_buffer(x.dtype)
-    s_wide, u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
-    room = (
-        pointer(y), pointer(high), pointer(low), pointer(top), pointer(s_wide), pointer(own), pointer(own_e),
-    )  # fmt: skip
+    margin = LINE // x.itemsize
+    size = (classes + 1) * (lanes + margin)  # of a tile with its factors as the last row, and a margin before each row
+    tiles = aligned(2 * size + 2 * margin, x)
+    tile = tiles[: classes * lanes].reshape((classes, lanes))  # where others do not lie in one piece
+    logits = aligned(classes * lanes, x).reshape((classes, lanes))
+    es = aligned(classes * lanes, x).reshape((classes, lanes))
+    top, s, e, o = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    distance, rest, inverse = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    high, low, n, part = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    u, w, k, wide, at = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(PLACE)
     weighted = False
     for c in range(classes):
         weighted |= weight[c] != T(1)
-    before, now, following = 2 * size, 0, size
-    loaded = pending = False  # whether this tile has been read, and the one before is to be written
-    old_place = 0
+    streams = False
+    if out is not None:
+        streams = (out.size * out.itemsize >= STREAMED) & (not near(out, x))
+    now = margin
+    waits = begins = False  # whether the tile before is still to be written, and whether none is before that
     total = 0.0
     error = 0.0
     for first in range(start, stop, lanes):
         count = min(lanes, stop - first)
-        skipped = read_labels(labels[first : first + count], ignored, weight, weighted, scale, upstream, first, y, w, k, lanes)
+        ys = labels[first : first + count]
         group = first // inner
         d = first - group * inner
         place = group * classes * inner + d
-        in_one = (inner > 1) & (d + lanes <= inner) & (count == lanes)  # each class lies in one piece
-        tile = three[now // size]
-        if not loaded:
-            load(tile, x, first, count, inner)
-        if in_one:
-            loaded = (d + 2 * lanes <= inner) & (first + 2 * lanes <= stop)
-            # Where nothing is to be written, what is read next comes over it.
-            target, to, stride = pointer(tiles), following, lanes
-            if out is not None:
-                if pending:
-                    target, to, stride = pointer(out), old_place, inner
-            moving = (pointer(x), place + lanes if loaded else place, inner, following, finish, old, before, target, to, stride)
-            for g in range(0, lanes, lanes_of(x)):
-                sums(pointer(tiles), now, classes, lanes, g, *room, moving, None)
+        pieces = (inner > 1) & (d + lanes <= inner) & (count == lanes)  # each class lies in one piece
+        room, stride = (now, lanes + margin) if pieces else (0, lanes)
+        shape = classes, inner, lanes, stride
+        for p in range(first + lanes, first + 2 * lanes, LINE // labels.itemsize):
+            prefetch(pointer(labels), p)
+        if pieces:
+            before = waiting(out, waits, finish, size + 2 * margin - now, place - lanes, begins, streams)
+            reach = entered(pointer(x), place, pointer(tiles), room, shape, before)
         else:
-            loaded = False
-            if pending:
-                write_all(finish, old, tiles, before, classes, lanes, out, old_place, inner)
+            load(tile, x, first, count, inner)
             far = (inner == 1) & (x.size * x.itemsize > CACHED)
             coming = pointer(x), (first + lanes) * classes, placed(out), first * classes, far
-            for g in range(0, lanes, lanes_of(x)):
-                sums(pointer(tiles), now, classes, lanes, g, *room, None, coming)
-        pending = False
-        beyond = 0
-        for p in range(lanes):
-            reach = abs(k[p])
-            beyond |= not ((reach == 0.0) | ((reach >= LEAST) & (reach <= MOST)))
-            beyond |= not ((high[p] <= T(MODERATE)) & (low[p] >= T(-MODERATE)))
-        for p in range(lanes):
-            s[p] = T(s_wide[p])
-        if beyond:
+            reach = exponentials(pointer(tiles), classes * lanes, coming)
+        skipped = read_labels(ys, ignored, weight, weighted, scale, upstream, first, lanes, room, stride, at, w, k)
+        moderate = (reach <= T(MODERATE)) & within(k, lanes)
+        if moderate:
+            sums(pointer(tiles), room, stride, classes, lanes, top, s)
+        else:
             load(logits, x, first, count, inner)
-            bounds(logits, high, low)
-            careful_sums(logits, None, weight, high, None, T(1), None, tile, part, s_wide, n, u, u, u)
-            for p in range(lanes):
-                s[p] = others(T(s_wide[p]), n[p], high[p])
-                top[p] = T(1)
-                c = np.int64(max(y[p], T(0)))
-                own[p] = logits[c, p]
-                own_e[p] = tile[c, p]
+            careful(logits, weight, high, low, part, wide, n, es, tiles, room, stride, top, s)
+            for p in range(count):
+                distance[p] = gap(logits[ys[p] if ys[p] != ignored else 0, p], high[p])
         for p in range(lanes):
+            e[p] = tiles[at[p]]
+        for p in range(lanes):
+            o[p] = s[p] + (top[p] - e[p])
             inverse[p] = T(1) / (top[p] + s[p])
-            rest[p] = log1p(s[p] / top[p])
+        if moderate:
+            for p in range(lanes):
+                rest[p] = log1p(o[p] / e[p])
+        else:
+            for p in range(lanes):
+                rest[p] = distance[p] + log1p(s[p])
         for p in range(lanes):
-            value, slope = point(product(w[p], np.float64(gap(own[p], high[p])) + np.float64(rest[p])))
-            u[p] = 0.0 if y[p] == T(NONE) else value
-            k[p] *= slope
+            value, slope = point(product(w[p], np.float64(rest[p])))
+            u[p] = value
+            inverse[p] *= T(k[p] * slope)
+        if out is not None:
+            for p in range(lanes):
+                tiles[at[p]] = -o[p]
+            copy(tiles[room + classes * stride :], inverse, lanes)
+        if skipped > 0:
+            clear_ignored(ys, ignored, tiles, room, stride, classes, u)
         tile_sum = 0.0
         for p in range(count):
             tile_sum = add(tile_sum, u[p])
@@ -233,30 +229,23 @@ def block(
             for p in range(count):
                 values[first + p] = T(u[p])
         if out is not None:
-            for p in range(lanes):
-                narrow = T(k[p])
-                complement = s[p] * inverse[p] if own[p] == high[p] else T(1) - own_e[p] * inverse[p]
-                at_label[p] = -narrow * complement
-                factor[p] = narrow * inverse[p]
-                old_y[p] = y[p]
-            if skipped > 0:  # whose logits may be anything
-                for p in range(lanes):
-                    factor[p] = T(0) if y[p] == T(NONE) else factor[p]
-                for c in range(classes):
-                    line = tile[c]
-                    for p in range(lanes):
-                        line[p] = T(0) if y[p] == T(NONE) else line[p]
-            if in_one:
-                pending = True
-                old_place = place
-            else:
-                write_all(finish, old, tiles, now, classes, lanes, tiles, now, lanes)
+            if not pieces:
+                write_all(finish, pointer(tiles), 0, (classes, lanes, lanes, lanes), pointer(tiles), 0, False, False)
                 store(tile, out, first, count, inner)
-        if in_one:
-            before, now, following = now, following, before
-    if pending:
-        write_all(finish, old, tiles, before, classes, lanes, out, old_place, inner)
+            elif (d + 2 * lanes <= inner) & (first + 2 * lanes <= stop):
+                begins = not waits
+                waits = True
+                now = size + 2 * margin - now
+            else:
+                write_all(finish, pointer(tiles), room, shape, pointer(out), place, not waits, streams)
+                waits = False
+    if streams:
+        settle()
     return closed(total, error)
+
+
+def grad(e, factor):
+    return e * factor
 
 
 FINISH = {"grad": grad}

@@ -187,7 +187,7 @@ def clear(gs):
 
 
 @jitable
-def per_block(classes, lanes):
+def per_block(positions, classes, lanes):
     """Rows of one unit of parallel work."""
     return max(1, BLOCK // classes)
 

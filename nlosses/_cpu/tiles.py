@@ -150,7 +150,7 @@ def lanes_like(function, dtype):
 
 
 @jitable
-def per_block(classes, lanes):
+def per_block(positions, classes, lanes):
     """Positions of one unit of parallel work, in whole tiles."""
     return max(1, BLOCK // lanes) * lanes
 

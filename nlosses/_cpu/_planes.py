@@ -1,0 +1,98 @@
+"""Tiles whose classes each lie in one piece in memory, as those of an image do: read while the tile before is written.
+
+There a position of all classes may well lie in one set of every cache, which holds fewer lines than there are classes: what is
+fetched must be used soon, and whole lines be written at a time.  So they move class by class, in runs as long as a tile.
+
+Large results go past the caches, which would have to read each line before they take it.  That needs whole lines, and where
+these begin is another matter for each class: so a tile leaves its last few elements to the next one, which finds them in the
+margin before its rows.  A tile holds exponentials and as its last row factors, whose products are the results.
+"""
+
+from __future__ import annotations
+
+from . import _vector
+from ._blocks import LINE
+from ._jit import inlined, optional
+from ._scalar import exp_number
+from ._vector import BYTES, farther, farthest, filled, lanes_of, late, load_short, prefetch, short_lanes_of, store_part, stream
+
+#: Classes that are fetched ahead.
+AHEAD = 3
+#: Bytes of a result from which on it goes past the caches, which hardly hold it.
+STREAMED = 1 << 23
+
+
+@inlined
+def entered(x, place, tiles, room, shape, before):
+    """Fill a tile with exponentials while results of the one `before` are written; the largest magnitude of the logits."""
+    classes, inner, lanes, stride = shape
+    ahead = min(AHEAD, classes)
+    reach = filled(x, 0.0)
+    for c in range(classes):
+        write_row(before, tiles, room, shape, c)
+        coming = place + (c + ahead) * inner if c + ahead < classes else place + lanes + (c + ahead - classes) * inner
+        for g in range(0, lanes, lanes_of(x)):
+            for i in range(coming + g, coming + g + lanes_of(x), lanes_of(x) * LINE // BYTES):
+                prefetch(x, i)
+            logits = _vector.load(x, place + c * inner + g)
+            reach = farther(logits, reach)
+            _vector.store(tiles, room + c * stride + g, exp_number(logits))
+    return farthest(reach)
+
+
+@optional
+def write_row(before, tiles, following, shape, c):
+    """Write the results of class c of a tile, if it waits for that, and leave the last ones to the tile that follows."""
+    waits, finish, room, target, place, begins, streams = before
+    if waits:
+        classes, inner, lanes, stride = shape
+        row, factors = room + c * stride, room + classes * stride
+        write(finish, tiles, row, factors, lanes, target, place + c * inner, begins, streams)
+        if streams:
+            leave(tiles, row + lanes, following + c * stride)
+            leave(tiles, factors + lanes, following + classes * stride)
+
+
+@inlined
+def leave(tiles, end, following):
+    """Copy what stands before the end of a row to the margin of another."""
+    step = short_lanes_of(tiles)
+    _vector.store(tiles, following - step, load_short(tiles, end - step))
+
+
+@inlined
+def write_all(finish, tiles, room, shape, target, place, begins, streams):
+    """Write the results of a tile that none follows."""
+    classes, inner, lanes, stride = shape
+    factors = room + classes * stride
+    for c in range(classes):
+        row, to = room + c * stride, place + c * inner
+        write(finish, tiles, row, factors, lanes, target, to, begins, streams)
+        if streams:
+            n = late(target, to)
+            store_part(target, to + lanes - n, n, product(finish, tiles, row + lanes - n, factors + lanes - n))
+
+
+@inlined
+def write(finish, tiles, row, factors, lanes, target, to, begins, streams):
+    """Write the results of a row, from element `to` of the target on; those that stream by whole lines alone.
+
+    The first line has its begin from the tile before, unless the row `begins` with this tile.
+    """
+    step = short_lanes_of(tiles)
+    if streams:
+        n = late(target, to)
+        first = -n
+        if begins & (n > 0):
+            store_part(target, to, step - n, product(finish, tiles, row, factors))
+            first += step
+        for g in range(first, lanes - step + 1, step):
+            stream(target, to + g, product(finish, tiles, row + g, factors + g))
+    else:
+        for g in range(0, lanes, step):
+            _vector.store(target, to + g, product(finish, tiles, row + g, factors + g))
+
+
+@inlined
+def product(finish, tiles, row, factors):
+    return finish(load_short(tiles, row), load_short(tiles, factors))
