@@ -15,6 +15,7 @@ from numba import njit, types
 
 from nlosses import _scalar as scalar
 from nlosses._cpu._jit import jitable
+from nlosses._cpu._scalar import exp_number
 
 TYPES = [np.float32, np.float64]
 UNARY = [f for f in (*scalar.PRIMITIVES, *scalar.COMPOSITIONS) if f.__code__.co_argcount == 1]
@@ -311,6 +312,15 @@ def test_integers_count_as_float64(function):
     assert call(3) == call(3.0)
     assert type(call(3)) is float
     assert type(function(3)) is float
+
+
+@pytest.mark.parametrize("T", TYPES)
+def test_exp_number_is_exp_moderate(T):
+    """Bit for bit, wherever that is defined."""
+    x = np.linspace(-scalar.MODERATE, scalar.MODERATE, 100_001, dtype=T)
+    exponentials = njit(lambda x: (scalar.exp_moderate(x), exp_number(x)), error_model="numpy")
+    for moderate, number in map(exponentials, x):
+        assert moderate == number
 
 
 def test_documented_bounds_are_the_tested_ones():

@@ -78,6 +78,60 @@ def test_parts_touch_nothing_else(dtype, rng):
         np.testing.assert_array_equal(got, np.concatenate([target[: n - count], x[n - count :] + dtype(1)]))
 
 
+@strict
+def reach(x, wide):
+    a = v.load_short(x, 0)
+    v.store(wide, 0, v.farther(a, v.filled_short(x, 1)))
+    return v.farthest(v.farther(a, v.filled_short(x, 0)))
+
+
+def test_reach(dtype, rng):
+    """The largest magnitude, of which NaN is the largest."""
+    n = v.SHORT // np.dtype(dtype).itemsize
+    x, got = rng.normal(size=(2, n)).astype(dtype)
+    assert reach(x, got) == abs(x).max()
+    np.testing.assert_array_equal(got, np.maximum(abs(x), 1))
+    x[2] = -np.inf
+    assert reach(x, got) == np.inf
+    for nan in (np.nan, -np.nan):
+        x[3] = nan
+        assert np.isnan(reach(x, got))
+        np.testing.assert_array_equal(got, np.maximum(abs(x), 1))
+
+
+@strict
+def narrow(x, out):
+    v.store(out, 0, v.narrowed(v.widened(v.load_short(x, 0)) / 3.0, out))
+
+
+def test_narrowed(dtype, rng):
+    x, out = rng.normal(size=(2, v.SHORT // np.dtype(dtype).itemsize)).astype(dtype)
+    narrow(x, out)
+    np.testing.assert_array_equal(out, (x.astype(np.float64) / 3).astype(dtype))
+
+
+@strict
+def streamed(x, out):
+    n = v.short_lanes_of(x)
+    first = (n - v.late(out, 0)) % n
+    v.stream(out, first, v.load_short(x, 0))
+    v.settle()
+    return first
+
+
+def test_stream(dtype, rng):
+    n = v.SHORT // np.dtype(dtype).itemsize
+    x, memory = rng.normal(size=n).astype(dtype), np.zeros(3 * n, dtype)
+    for shift in range(n):
+        out = memory[shift:]
+        out[:] = 0
+        first = streamed(x, out)
+        assert 0 <= first < n
+        assert out[first:].ctypes.data % v.LINE == 0
+        np.testing.assert_array_equal(out[first : first + n], x)
+        assert np.count_nonzero(out) == n
+
+
 def test_numbers_choose_too():
     assert scalar.where(True, 1.0, 2.0) == 1
     assert njit(lambda x: scalar.where(x > 0, x, -x))(-3.0) == 3

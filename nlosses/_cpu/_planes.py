@@ -3,9 +3,9 @@
 There a position of all classes may well lie in one set of every cache, which holds fewer lines than there are classes: what is
 fetched must be used soon, and whole lines be written at a time.  So they move class by class, in runs as long as a tile.
 
-Large results go past the caches, which would have to read each line before they take it.  That needs whole lines, and where
-these begin is another matter for each class: so a tile leaves its last few elements to the next one, which finds them in the
-margin before its rows.  A tile holds exponentials and as its last row factors, whose products are the results.
+Large results go past the caches (see `_streams`).  That needs whole lines, and where these begin is another matter for each
+class: so a tile leaves its last few elements to the next one, which finds them in the margin before its rows.  A tile holds
+exponentials and as its last row factors, whose products are the results.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from ._vector import BYTES, farther, farthest, filled, lanes_of, late, load_shor
 
 #: Classes that are fetched ahead.
 AHEAD = 3
-#: Bytes of a result from which on it goes past the caches, which hardly hold it.
-STREAMED = 1 << 23
 
 
 @inlined
@@ -43,12 +41,12 @@ def entered(x, place, tiles, room, shape, before):
 @optional
 def write_row(before, tiles, following, shape, c):
     """Write the results of class c of a tile, if it waits for that, and leave the last ones to the tile that follows."""
-    waits, finish, room, target, place, begins, streams = before
+    waits, finish, room, target, place, begins, flows = before
     if waits:
         classes, inner, lanes, stride = shape
         row, factors = room + c * stride, room + classes * stride
-        write(finish, tiles, row, factors, lanes, target, place + c * inner, begins, streams)
-        if streams:
+        write(finish, tiles, row, factors, lanes, target, place + c * inner, begins, flows)
+        if flows:
             leave(tiles, row + lanes, following + c * stride)
             leave(tiles, factors + lanes, following + classes * stride)
 
@@ -61,26 +59,26 @@ def leave(tiles, end, following):
 
 
 @inlined
-def write_all(finish, tiles, room, shape, target, place, begins, streams):
+def write_all(finish, tiles, room, shape, target, place, begins, flows):
     """Write the results of a tile that none follows."""
     classes, inner, lanes, stride = shape
     factors = room + classes * stride
     for c in range(classes):
         row, to = room + c * stride, place + c * inner
-        write(finish, tiles, row, factors, lanes, target, to, begins, streams)
-        if streams:
+        write(finish, tiles, row, factors, lanes, target, to, begins, flows)
+        if flows:
             n = late(target, to)
             store_part(target, to + lanes - n, n, product(finish, tiles, row + lanes - n, factors + lanes - n))
 
 
 @inlined
-def write(finish, tiles, row, factors, lanes, target, to, begins, streams):
-    """Write the results of a row, from element `to` of the target on; those that stream by whole lines alone.
+def write(finish, tiles, row, factors, lanes, target, to, begins, flows):
+    """Write the results of a row, from element `to` of the target on; those that flow past the caches by whole lines alone.
 
     The first line has its begin from the tile before, unless the row `begins` with this tile.
     """
     step = short_lanes_of(tiles)
-    if streams:
+    if flows:
         n = late(target, to)
         first = -n
         if begins & (n > 0):

@@ -11,8 +11,10 @@ from numba import prange, types
 from .._scalar import product
 from . import _threads, label_rows, rows, tiles
 from . import labels as of_labels
-from ._blocks import CHUNK, FOLDED, WIDE, add_chunk, as_in, lanes_sum, stack_buffer, total_of
+from ._blocks import CHUNK, FOLDED, LINE, WIDE, add_chunk, as_in, lanes_sum, stack_buffer, total_of
 from ._jit import array, build, inlined, name_of
+from ._streams import flood, flow, streams
+from ._vector import pointer, settle
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row.
 FEW = 192
@@ -153,6 +155,8 @@ def make_gather(point, curvature, stamp):
         n_blocks = (target.size + size - 1) // size
         partial = np.empty(n_blocks)
         weighted = weight.size > 0
+        # Of rows whose labels are all in lines of their own, the zeros between them.
+        flows = streams(out, x) & ((inner > 1) | (classes * x.itemsize >= 8 * LINE))
         for b in prange(n_blocks):
             start = np.int64(b) * size
             stop = min(start + size, target.size)
@@ -160,9 +164,12 @@ def make_gather(point, curvature, stamp):
             error = 0.0
             if out.size > 0 and inner == 1:
                 room = out[start * classes : stop * classes]
-                for k in range(room.size):
-                    room[k] = T(0)
-            xs, gs, labels = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(LABEL)
+                if flows:
+                    flood(pointer(out), start * classes, room.size)
+                else:
+                    for k in range(room.size):
+                        room[k] = T(0)
+            xs, gs, row, labels = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(LABEL)
             own, us, ups = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
             lanes, folded = stack_buffer(WIDE), stack_buffer(WIDE)
             for i in range(FOLDED):
@@ -205,11 +212,15 @@ def make_gather(point, curvature, stamp):
                 elif out.size > 0:  # class by class, for writing here and there takes twice as long
                     for c in range(classes):
                         lo = place + c * inner
-                        room = out[lo : lo + run]
+                        room = row if flows else out[lo : lo + run]
                         for i in range(run):
                             room[i] = gs[i] if labels[i] == LABEL_TYPE(c) else T(0)
+                        if flows:
+                            flow(pointer(out), lo, pointer(row), run)
                 first += run
             partial[b] = lanes_sum(total, error, lanes)
+            if flows:
+                settle()
         return total_of(partial)
 
     return kernel

@@ -1,21 +1,27 @@
 """Classwise driver for class indices and rows of many classes: value and gradient, without smoothing.
 
-As `labels` has it for tiles: one pass over the logits takes their exponentials as they are.  A row with a large logit goes the
-way of `rows`.
+As `labels` has it for tiles: one pass over the logits takes their exponentials as they are, to where the gradient will be, or to
+a buffer if the gradient takes the place of the logits or goes past the caches.  A row with a large logit goes the way of `rows`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .._scalar import exp_moderate, log1p, product
+from .._scalar import log1p, product
 from .._softmax import gap
 from . import _vector
-from ._blocks import LINE, bounds_of, closed, compensated, fetched, near, placed, put, view
-from ._jit import inlined
-from ._vector import BYTES, filled, lanes_of, larger, pointer, prefetch, smaller, where_equal, where_from, widened
+from ._blocks import LINE, aligned, bounds_of, closed, compensated, near, view
+from ._jit import inlined, jitable
+from ._scalar import exp_number
+from ._streams import lines, streams
+from ._vector import (
+    BYTES, farther, farthest, filled, lanes_of, larger, load_part, load_short, pointer, prefetch, prefetch_to_write, settle,
+    short_lanes_of, smaller, store_part, stream, where_equal, where_from, widened,
+)  # fmt: skip
 from .labels import LEAST, MODERATE, MOST
-from .rows import clear, per_block  # noqa: F401  a driver has `block`, `per_block` and `FINISH`
+from .rows import clear
+from .rows import per_block as rows_per_block
 from .rows import sums as careful_sums
 from .tiles import FOLD
 
@@ -24,31 +30,31 @@ AHEAD = 4096
 
 
 @inlined
-def sums(x, start, classes, out):
-    """The largest logit of a row and its exponential, the sum of all other exponentials, and whether all logits are moderate.
+def sums(x, start, classes, es, to):
+    """The largest exponential of a row, the sum of all others, and the largest magnitude of a logit.
 
-    The exponentials go to `out`.
+    The exponentials go to `es`, from element `to` on.
     """
     step = lanes_of(x)
     zero = filled(x, 0.0)
     whole = classes - classes % step
     ahead = AHEAD // BYTES * step
-    last = start + classes - step  # its first lanes are those of the vector before too
-    last_x = _vector.load(x, last)
-    last_e = exp_moderate(last_x)
-    most, least = larger(last_x, filled(x, -np.inf)), smaller(last_x, filled(x, np.inf))
+    last = classes - step  # its first lanes are those of the vector before too
+    last_x = _vector.load(x, start + last)
+    last_e = exp_number(last_x)
+    reach = farther(last_x, zero)
     largest = where_from(step - (classes - whole), last_e, zero)
     total = lost = widened(zero)
     for lo in range(0, whole, FOLD * step):
         part = zero
-        for j in range(start + lo, start + min(lo + FOLD * step, whole), step):
-            xs = _vector.load(x, j)
-            for i in range(j, j + step, step * LINE // BYTES):
-                prefetch(x, i + ahead)
-                fetched(out, i + ahead)
-            e = exp_moderate(xs)
-            put(out, j, e)
-            most, least = larger(xs, most), smaller(xs, least)
+        for j in range(lo, min(lo + FOLD * step, whole), step):
+            logits = _vector.load(x, start + j)
+            for i in range(j + ahead, j + ahead + step, step * LINE // BYTES):
+                prefetch(x, start + i)
+                prefetch_to_write(es, to + i)
+            e = exp_number(logits)
+            _vector.store(es, to + j, e)
+            reach = farther(logits, reach)
             part = part + smaller(largest, e)
             largest = larger(e, largest)
         wide = widened(part)
@@ -56,13 +62,18 @@ def sums(x, start, classes, out):
         added = grown - total
         lost = lost + ((total - (grown - added)) + (wide - added))
         total = grown
-    put(out, last, last_e)
-    m = _vector.greatest(most)
+    _vector.store(es, to + last, last_e)
     top = _vector.greatest(largest)
     ties = _vector.total(where_equal(largest, top, filled(x, 1.0), zero))
     rest = where_equal(largest, top, zero, largest)
     s = _vector.total(total) + _vector.total(lost + widened(rest)) + np.float64(top) * (np.float64(ties) - 1.0)
-    return m, np.float64(top), s, (m <= MODERATE) & (_vector.least(least) >= -MODERATE)
+    return np.float64(top), s, farthest(reach)
+
+
+@jitable
+def per_block(positions, classes, lanes):
+    """Rows of one unit of parallel work: of many large ones several, for each unit has a row of memory of its own."""
+    return max(rows_per_block(positions, classes, lanes), min(8, positions // 64))
 
 
 @inlined
@@ -72,49 +83,71 @@ def block(
 ):  # fmt: skip
     """Work on the rows start to stop, and return the sum of their values."""
     T = x.dtype.type
+    flows = False
+    in_place = False  # whether the exponentials are where the results will be
+    if out is not None:
+        flows = streams(out, x)
+        in_place = not (flows | near(out, x))
+    row = aligned(1 if in_place else classes, x)
     total = 0.0
     error = 0.0
     for i in range(start, stop):
         lo = i * classes
         xs = x[lo : lo + classes]
-        gs = view(out, lo, lo + classes)
         y = labels[i]
         if y == ignored:  # its logits are not even looked at
             if values.size > 0:
                 values[i] = T(0)
-            clear(gs)
+            clear(view(out, lo, lo + classes))
             continue
+        es = row
+        if out is not None and in_place:
+            es = out[lo : lo + classes]
         w = np.float64(weight[y])
         k = scale * w
         if upstream.size > 0:
             k = product(np.float64(upstream[i]), k)
-        x_own = xs[y]
-        moderate = (k == 0.0) | ((abs(k) >= LEAST) & (abs(k) <= MOST))
-        if out is not None:
-            if moderate and near(gs, xs):  # its exponentials may take the place of the logits
-                moderate = bounds_of(xs)[1] <= T(MODERATE)
-        m, top, s = T(0), 1.0, 0.0
-        if moderate:
-            m, top, s, moderate = sums(pointer(x), lo, classes, placed(out))
-        if not moderate:
+        top, s, reach = sums(pointer(x), lo, classes, pointer(es), 0)
+        if (reach <= T(MODERATE)) & ((k == 0.0) | ((abs(k) >= LEAST) & (abs(k) <= MOST))):
+            e = np.float64(es[y])
+            o = s + (top - e)
+            surprisal = log1p(o / e)
+        else:
             m, _ = bounds_of(xs)
-            s, _, _, _ = careful_sums(xs, None, weight, m, None, T(1), None, gs)
+            s, _, _, _ = careful_sums(xs, None, weight, m, None, T(1), None, es)
             top = 1.0
-        value, slope = point(product(w, gap(np.float64(x_own), np.float64(m)) + log1p(s / top)))
+            o = s + (top - np.float64(es[y]))
+            surprisal = gap(np.float64(xs[y]), np.float64(m)) + log1p(s)
+        value, slope = point(product(w, surprisal))
         total, error = compensated(total, error, value)
         if values.size > 0:
             values[i] = T(value)
         if out is not None:
-            inverse = 1.0 / (top + s)
-            complement = s * inverse if x_own == m else 1.0 - np.float64(gs[y]) * inverse
-            finish(gs, y, T(k * slope * inverse), T(-(k * slope) * complement))
+            es[y] = T(-o)
+            factor = T(k * slope / (top + s))
+            if flows:
+                flow_products(finish, pointer(es), factor, pointer(out), lo, classes)
+            else:
+                gs = out[lo : lo + classes]
+                for j in range(classes):
+                    gs[j] = finish(es[j], factor)
+    if flows:
+        settle()
     return closed(total, error)
 
 
-def grad(gs, y, factor, at_label):
-    for j in range(gs.size):
-        gs[j] = factor * gs[j]
-    gs[y] = at_label
+@inlined
+def flow_products(finish, es, factor, target, to, n):
+    """Write the results of a row past the caches."""
+    first, last = lines(target, to, n)
+    store_part(target, to, first, finish(load_part(es, 0, first), factor))
+    for k in range(first, last, short_lanes_of(target)):
+        stream(target, to + k, finish(load_short(es, k), factor))
+    store_part(target, to + last, n - last, finish(load_part(es, last, n - last), factor))
+
+
+def grad(e, factor):
+    return e * factor
 
 
 FINISH = {"grad": grad}

@@ -15,10 +15,11 @@ import numpy as np
 from .._scalar import log1p, product
 from .._softmax import gap, others
 from . import _vector
-from ._blocks import LINE, WIDE, add, aligned, closed, compensated, copy, fetched, near, placed, stack_buffer
+from ._blocks import LINE, WIDE, add, aligned, closed, compensated, copy, fetched, placed, stack_buffer
 from ._jit import inlined, jitable, optional
-from ._planes import STREAMED, entered, write_all
+from ._planes import entered, write_all
 from ._scalar import exp_number
+from ._streams import streams
 from ._vector import BYTES, farther, farthest, filled, lanes_of, larger, narrowed, pointer, prefetch, settle, smaller, widened
 from .tiles import BLOCK, FOLD, PLACE, bounds, load, store
 from .tiles import sums as careful_sums
@@ -120,9 +121,9 @@ def clear_ignored(ys, ignored, tiles, room, stride, classes, u):
 
 
 @optional
-def waiting(out, waits, finish, room, place, begins, streams):
+def waiting(out, waits, finish, room, place, begins, flows):
     """The tile before as `_planes` wants to know of it, and None where nothing is to be written."""
-    return waits, finish, room, pointer(out), place, begins, streams
+    return waits, finish, room, pointer(out), place, begins, flows
 
 
 @inlined
@@ -165,9 +166,9 @@ def block(
     weighted = False
     for c in range(classes):
         weighted |= weight[c] != T(1)
-    streams = False
+    flows = False
     if out is not None:
-        streams = (out.size * out.itemsize >= STREAMED) & (not near(out, x))
+        flows = streams(out, x)
     now = margin
     waits = begins = False  # whether the tile before is still to be written, and whether none is before that
     total = 0.0
@@ -184,7 +185,7 @@ def block(
         for p in range(first + lanes, first + 2 * lanes, LINE // labels.itemsize):
             prefetch(pointer(labels), p)
         if pieces:
-            before = waiting(out, waits, finish, size + 2 * margin - now, place - lanes, begins, streams)
+            before = waiting(out, waits, finish, size + 2 * margin - now, place - lanes, begins, flows)
             reach = entered(pointer(x), place, pointer(tiles), room, shape, before)
         else:
             load(tile, x, first, count, inner)
@@ -237,9 +238,9 @@ def block(
                 waits = True
                 now = size + 2 * margin - now
             else:
-                write_all(finish, pointer(tiles), room, shape, pointer(out), place, not waits, streams)
+                write_all(finish, pointer(tiles), room, shape, pointer(out), place, not waits, flows)
                 waits = False
-    if streams:
+    if flows:
         settle()
     return closed(total, error)
 

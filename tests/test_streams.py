@@ -1,0 +1,37 @@
+"""Results so large that they go past the caches have the bits of small ones, and nothing beside them is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import sample
+
+from nlosses._cpu._streams import STREAMED
+
+#: Bytes before and after a result; it begins with a cache line, within one, and with an odd element.
+BESIDE = 192
+#: Images whose classes begin at different places in their lines, and rows of many classes and of few.
+SHAPES = {"elementwise": [(13, 171_111)], "classwise": [(7, 21, 123, 121), (5, 3, 380, 371), (2111, 1001), (210_000, 10)]}
+
+
+@pytest.mark.parametrize("shift", [0, 16, 36])
+def test_large_results_have_the_bits_of_small_ones(loss, dtype, shift, rng):
+    for shape in SHAPES[loss.spec.family]:
+        x, t = sample(loss, shape, dtype, rng)
+        assert x.nbytes >= STREAMED
+        pieces = [slice(i, i + len(x) // 3 + 1) for i in range(0, len(x), len(x) // 3 + 1)]
+        assert x[pieces[0]].nbytes < STREAMED
+        expected = [loss.value_and_grad(x[piece], t[piece], reduction="sum") for piece in pieces]
+        memory = np.full(x.nbytes + 2 * BESIDE + 64, 7, np.uint8)
+        first = -memory.ctypes.data % 64 + BESIDE + shift // x.itemsize * x.itemsize
+        out = memory[first : first + x.nbytes].view(dtype).reshape(shape)
+        value, grad = loss.value_and_grad(x, t, reduction="sum", out=out)
+        assert grad is out
+        np.testing.assert_array_equal(out, np.concatenate([g for _, g in expected]), str(shape))
+        assert value == pytest.approx(sum(v for v, _ in expected), rel=float(4 * np.finfo(dtype).eps))
+        assert (memory[:first] == 7).all()
+        assert (memory[first + x.nbytes :] == 7).all()
+        np.testing.assert_array_equal(loss.value_and_grad(x, t, reduction="sum")[1], out)
+        if not (loss.spec.log_probabilities and loss.spec.family == "classwise"):
+            same = x.copy()
+            np.testing.assert_array_equal(loss.value_and_grad(same, t, reduction="sum", out=same)[1], out)
