@@ -26,8 +26,6 @@ from ._blocks import (
     total_of,
 )
 from ._jit import array, build, name_of
-from ._streams import flow, streams
-from ._vector import pointer, settle
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
 Operand = tuple[Any, int, int]
@@ -49,10 +47,9 @@ def make(function, with_value, parameters_taken, general, stamp):
             first = parameters[0]
         if parameters_taken > 1:
             second = parameters[1]
-        by_way = flows = False
+        by_way = False
         if out is not None:
-            flows = streams(out, x)
-            by_way = near(out, x) | flows
+            by_way = near(out, x)
         n_blocks = (x.size + BLOCK - 1) // BLOCK
         partial = np.empty(n_blocks)
         for b in prange(n_blocks):
@@ -108,13 +105,8 @@ def make(function, with_value, parameters_taken, general, stamp):
                 if with_value and not unreduced:
                     total, error = add_chunk(total, error, lanes, vs, folded, n)
                 if out is not None and by_way:
-                    if flows:
-                        flow(pointer(out), lo, pointer(buffer), n)
-                    else:
-                        copy(out[lo:hi], buffer, n)
+                    copy(out[lo:hi], buffer, n)
             partial[b] = lanes_sum(total, error, lanes)
-            if flows:
-                settle()
         return total_of(partial)
 
     return kernel

@@ -1,7 +1,8 @@
 """Classwise driver for class indices and rows of many classes: value and gradient, without smoothing.
 
 As `labels` has it for tiles: one pass over the logits takes their exponentials as they are, to where the gradient will be, or to
-a buffer if the gradient takes the place of the logits or goes past the caches.  A row with a large logit goes the way of `rows`.
+a buffer if that is where the logits are.  Meanwhile those of the row before are multiplied by their factor.  A row with a large
+logit gets its exponentials in the way of `rows`.
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ import numpy as np
 from .._scalar import log1p, product
 from .._softmax import gap
 from . import _vector
-from ._blocks import LINE, aligned, bounds_of, closed, compensated, near, view
-from ._jit import inlined, jitable
+from ._blocks import CHUNK, LINE, WIDE, aligned, bounds_of, closed, compensated, near, stack_buffer, view
+from ._jit import inlined, jitable, optional
 from ._scalar import exp_number
-from ._streams import lines, streams
 from ._vector import (
-    BYTES, farther, farthest, filled, lanes_of, larger, load_part, load_short, pointer, prefetch, prefetch_to_write, settle,
-    short_lanes_of, smaller, store_part, stream, where_equal, where_from, widened,
+    BYTES, farther, farthest, filled, lanes_of, larger, pointer, prefetch, prefetch_to_write, smaller, where_equal, where_from,
+    widened,
 )  # fmt: skip
 from .labels import LEAST, MODERATE, MOST
 from .rows import clear
@@ -30,10 +30,10 @@ AHEAD = 4096
 
 
 @inlined
-def sums(x, start, classes, es, to):
+def sums(x, start, classes, es, before):
     """The largest exponential of a row, the sum of all others, and the largest magnitude of a logit.
 
-    The exponentials go to `es`, from element `to` on.
+    The exponentials go to `es`, and the results of the row `before` are written.
     """
     step = lanes_of(x)
     zero = filled(x, 0.0)
@@ -51,9 +51,10 @@ def sums(x, start, classes, es, to):
             logits = _vector.load(x, start + j)
             for i in range(j + ahead, j + ahead + step, step * LINE // BYTES):
                 prefetch(x, start + i)
-                prefetch_to_write(es, to + i)
+                prefetch_to_write(es, i)
             e = exp_number(logits)
-            _vector.store(es, to + j, e)
+            _vector.store(es, j, e)
+            write(before, j)
             reach = farther(logits, reach)
             part = part + smaller(largest, e)
             largest = larger(e, largest)
@@ -62,7 +63,8 @@ def sums(x, start, classes, es, to):
         added = grown - total
         lost = lost + ((total - (grown - added)) + (wide - added))
         total = grown
-    _vector.store(es, to + last, last_e)
+    _vector.store(es, last, last_e)
+    write_rest(before, whole, classes)
     top = _vector.greatest(largest)
     ties = _vector.total(where_equal(largest, top, filled(x, 1.0), zero))
     rest = where_equal(largest, top, zero, largest)
@@ -70,10 +72,42 @@ def sums(x, start, classes, es, to):
     return np.float64(top), s, farthest(reach)
 
 
+@optional
+def write(before, j):
+    """Write the results of a row from class j on, a vector of them."""
+    waits, finish, es, target, to, factor = before
+    if waits:
+        _vector.store(target, to + j, finish(_vector.load(es, j), factor))
+
+
+@optional
+def write_rest(before, first, classes):
+    """Write the results of a row that are no whole vector."""
+    waits, finish, es, target, to, factor = before
+    if waits:
+        for j in range(first, classes):
+            target[to + j] = finish(es[j], factor)
+
+
+@optional
+def write_all(before, classes):
+    """Write the results of a row that none follows."""
+    es = before[2]
+    for j in range(0, classes - classes % lanes_of(es), lanes_of(es)):
+        write(before, j)
+    write_rest(before, classes - classes % lanes_of(es), classes)
+
+
+@optional
+def waiting(out, waits, finish, es, to, factor):
+    """A row whose results are still to be written, and None where there are none."""
+    return waits, finish, es, pointer(out), to, factor
+
+
 @jitable
 def per_block(positions, classes, lanes):
-    """Rows of one unit of parallel work: of many large ones several, for each unit has a row of memory of its own."""
-    return max(rows_per_block(positions, classes, lanes), min(8, positions // 64))
+    """Rows of one unit of parallel work: of many more than one, since what the last one writes nothing overlaps."""
+    return min(max(rows_per_block(positions, classes, lanes), positions // 64), CHUNK // 8)
 
 
 @inlined
@@ -83,67 +117,63 @@ def block(
 ):  # fmt: skip
     """Work on the rows start to stop, and return the sum of their values."""
     T = x.dtype.type
-    flows = False
-    in_place = False  # whether the exponentials are where the results will be
+    by_way = True  # whether the exponentials are elsewhere than the results will be
     if out is not None:
-        flows = streams(out, x)
-        in_place = not (flows | near(out, x))
-    row = aligned(1 if in_place else classes, x)
-    total = 0.0
-    error = 0.0
+        by_way = near(out, x)
+    rooms = aligned(2 * classes if by_way else 1, x)  # for those of two rows, in turn
+    ratio, shift, w = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
+    room = 0
+    waits = False
+    es = old_es = pointer(rooms)
+    old_lo = start * classes
+    factor = T(0)
     for i in range(start, stop):
         lo = i * classes
         xs = x[lo : lo + classes]
         y = labels[i]
+        r = i - start
+        w[r] = ratio[r] = shift[r] = 0.0
         if y == ignored:  # its logits are not even looked at
-            if values.size > 0:
-                values[i] = T(0)
             clear(view(out, lo, lo + classes))
             continue
-        es = row
-        if out is not None and in_place:
-            es = out[lo : lo + classes]
-        w = np.float64(weight[y])
-        k = scale * w
+        w[r] = np.float64(weight[y])
+        k = scale * w[r]
         if upstream.size > 0:
             k = product(np.float64(upstream[i]), k)
-        top, s, reach = sums(pointer(x), lo, classes, pointer(es), 0)
+        row = rooms[room:]
+        if out is not None and not by_way:
+            row = out[lo:]
+        es = pointer(row)
+        top, s, reach = sums(pointer(x), lo, classes, es, waiting(out, waits, finish, old_es, old_lo, factor))
         if (reach <= T(MODERATE)) & ((k == 0.0) | ((abs(k) >= LEAST) & (abs(k) <= MOST))):
-            e = np.float64(es[y])
-            o = s + (top - e)
-            surprisal = log1p(o / e)
+            o = s + (top - np.float64(es[y]))
+            ratio[r] = o / np.float64(es[y])
         else:
             m, _ = bounds_of(xs)
-            s, _, _, _ = careful_sums(xs, None, weight, m, None, T(1), None, es)
+            s, _, _, _ = careful_sums(xs, None, weight, m, None, T(1), None, row[:classes])
             top = 1.0
             o = s + (top - np.float64(es[y]))
-            surprisal = gap(np.float64(xs[y]), np.float64(m)) + log1p(s)
-        value, slope = point(product(w, surprisal))
-        total, error = compensated(total, error, value)
-        if values.size > 0:
-            values[i] = T(value)
+            ratio[r] = s
+            shift[r] = gap(np.float64(xs[y]), np.float64(m))
         if out is not None:
+            _, slope = point(product(w[r], shift[r] + log1p(ratio[r])))
             es[y] = T(-o)
             factor = T(k * slope / (top + s))
-            if flows:
-                flow_products(finish, pointer(es), factor, pointer(out), lo, classes)
-            else:
-                gs = out[lo : lo + classes]
-                for j in range(classes):
-                    gs[j] = finish(es[j], factor)
-    if flows:
-        settle()
+            old_es, old_lo = es, lo
+            waits = True
+            room = classes - room
+    write_all(waiting(out, waits, finish, old_es, old_lo, factor), classes)
+    for r in range(stop - start):
+        ratio[r] = log1p(ratio[r])
+    total = 0.0
+    error = 0.0
+    for r in range(stop - start):
+        value, _ = point(product(w[r], shift[r] + ratio[r]))
+        value = value if labels[start + r] != ignored else 0.0
+        total, error = compensated(total, error, value)
+        if values.size > 0:
+            values[start + r] = T(value)
     return closed(total, error)
-
-
-@inlined
-def flow_products(finish, es, factor, target, to, n):
-    """Write the results of a row past the caches."""
-    first, last = lines(target, to, n)
-    store_part(target, to, first, finish(load_part(es, 0, first), factor))
-    for k in range(first, last, short_lanes_of(target)):
-        stream(target, to + k, finish(load_short(es, k), factor))
-    store_part(target, to + last, n - last, finish(load_part(es, last, n - last), factor))
 
 
 def grad(e, factor):
