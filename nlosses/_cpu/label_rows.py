@@ -12,12 +12,11 @@ import numpy as np
 from .._scalar import log1p, product
 from .._softmax import gap
 from . import _vector
-from ._blocks import CHUNK, LINE, WIDE, aligned, bounds_of, closed, compensated, near, stack_buffer, view
+from ._blocks import CHUNK, LINE, WIDE, aligned, bounds_of, closed, compensated, fetched, near, put, stack_buffer, view
 from ._jit import inlined, jitable, optional
 from ._scalar import exp_number
 from ._vector import (
-    BYTES, farther, farthest, filled, lanes_of, larger, pointer, prefetch, prefetch_to_write, smaller, where_equal, where_from,
-    widened,
+    BYTES, farther, farthest, filled, lanes_of, larger, pointer, prefetch, smaller, where_equal, where_from, widened
 )  # fmt: skip
 from .labels import LEAST, MODERATE, MOST
 from .rows import clear
@@ -27,13 +26,15 @@ from .tiles import FOLD
 
 #: Bytes that are fetched ahead.
 AHEAD = 4096
+#: Bytes of classes up to which results are written while the next row is read: longer ones would have left the first cache.
+WAITING = 8192
 
 
 @inlined
 def sums(x, start, classes, es, before):
     """The largest exponential of a row, the sum of all others, and the largest magnitude of a logit.
 
-    The exponentials go to `es`, and the results of the row `before` are written.
+    The exponentials go to `es`, if that is given, and the results of the row `before` are written.
     """
     step = lanes_of(x)
     zero = filled(x, 0.0)
@@ -51,9 +52,9 @@ def sums(x, start, classes, es, before):
             logits = _vector.load(x, start + j)
             for i in range(j + ahead, j + ahead + step, step * LINE // BYTES):
                 prefetch(x, start + i)
-                prefetch_to_write(es, i)
+                fetched(es, i)
             e = exp_number(logits)
-            _vector.store(es, j, e)
+            put(es, j, e)
             write(before, j)
             reach = farther(logits, reach)
             part = part + smaller(largest, e)
@@ -63,7 +64,7 @@ def sums(x, start, classes, es, before):
         added = grown - total
         lost = lost + ((total - (grown - added)) + (wide - added))
         total = grown
-    _vector.store(es, last, last_e)
+    put(es, last, last_e)
     write_rest(before, whole, classes)
     top = _vector.greatest(largest)
     ties = _vector.total(where_equal(largest, top, filled(x, 1.0), zero))
@@ -98,6 +99,20 @@ def write_all(before, classes):
     write_rest(before, classes - classes % lanes_of(es), classes)
 
 
+@inlined
+def exponential_of(x, start, classes, y, room):
+    """The exponential of one class, with the bits that it has among all of them."""
+    first = min(y, classes - lanes_of(x))
+    _vector.store(room, 0, exp_number(_vector.load(x, start + first)))
+    return room[y - first]
+
+
+@optional
+def kept(out, es):
+    """Where exponentials are kept, and None where there are no results to make of them."""
+    return es
+
+
 @optional
 def waiting(out, waits, finish, es, to, factor):
     """A row whose results are still to be written, and None where there are none."""
@@ -117,11 +132,13 @@ def block(
 ):  # fmt: skip
     """Work on the rows start to stop, and return the sum of their values."""
     T = x.dtype.type
-    by_way = True  # whether the exponentials are elsewhere than the results will be
+    by_way = False  # whether the exponentials are elsewhere than the results will be
     if out is not None:
         by_way = near(out, x)
     rooms = aligned(2 * classes if by_way else 1, x)  # for those of two rows, in turn
+    one = stack_buffer(x.dtype)
     ratio, shift, w = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
+    waiting_pays = classes * x.itemsize <= WAITING
     room = 0
     waits = False
     es = old_es = pointer(rooms)
@@ -144,24 +161,26 @@ def block(
         if out is not None and not by_way:
             row = out[lo:]
         es = pointer(row)
-        top, s, reach = sums(pointer(x), lo, classes, es, waiting(out, waits, finish, old_es, old_lo, factor))
+        top, s, reach = sums(pointer(x), lo, classes, kept(out, es), waiting(out, waits, finish, old_es, old_lo, factor))
         if (reach <= T(MODERATE)) & ((k == 0.0) | ((abs(k) >= LEAST) & (abs(k) <= MOST))):
-            o = s + (top - np.float64(es[y]))
-            ratio[r] = o / np.float64(es[y])
+            e = np.float64(exponential_of(pointer(x), lo, classes, y, one) if out is None else es[y])
+            ratio[r] = (s + (top - e)) / e
         else:
             m, _ = bounds_of(xs)
-            s, _, _, _ = careful_sums(xs, None, weight, m, None, T(1), None, row[:classes])
+            s, _, _, _ = careful_sums(xs, None, weight, m, None, T(1), None, view(kept(out, row), 0, classes))
             top = 1.0
-            o = s + (top - np.float64(es[y]))
             ratio[r] = s
             shift[r] = gap(np.float64(xs[y]), np.float64(m))
         if out is not None:
             _, slope = point(product(w[r], shift[r] + log1p(ratio[r])))
-            es[y] = T(-o)
+            es[y] = T(-(s + (top - np.float64(es[y]))))
             factor = T(k * slope / (top + s))
             old_es, old_lo = es, lo
-            waits = True
-            room = classes - room
+            if waiting_pays:
+                waits = True
+                room = classes - room
+            else:
+                write_all(waiting(out, True, finish, es, lo, factor), classes)
     write_all(waiting(out, waits, finish, old_es, old_lo, factor), classes)
     for r in range(stop - start):
         ratio[r] = log1p(ratio[r])
