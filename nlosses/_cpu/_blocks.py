@@ -158,6 +158,31 @@ def stack_buffer(dtype):
     return carray(_on_stack(dtype), CHUNK)
 
 
+@intrinsic
+def uncounted(typing_context, array):
+    """The array, and None where there is none, without its count of references, which each slice and each call would raise and
+    lower again.
+
+    The array must live on: that of an argument does, and see `alive`.
+    """
+    if isinstance(array, types.NoneType):
+        return array(array), lambda context, builder, signature, args: args[0]
+
+    def generate(context, builder, signature, args):
+        view = cgutils.create_struct_proxy(array)(context, builder, args[0])
+        for name in ("meminfo", "parent"):
+            setattr(view, name, cgutils.get_null_value(getattr(view, name).type))
+        return view._getvalue()
+
+    return array(array), generate
+
+
+@intrinsic
+def alive(typing_context, array):
+    """Keep an array until here, where nothing is done with it."""
+    return types.void(array), lambda context, builder, signature, args: context.get_dummy_value()
+
+
 @jitable
 def aligned(n, like):
     """An array of n numbers of the type of `like` that begins with a cache line."""

@@ -49,7 +49,7 @@ def make_census(weighted, stamp):
     def kernel(target, classes, ignored, weight):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         n_blocks = (target.size + BLOCK - 1) // BLOCK
-        bad, partial = np.empty(n_blocks, np.int64), np.empty(n_blocks)
+        partial, bad = np.empty(n_blocks), np.empty(n_blocks, np.int64)
         for b in prange(n_blocks):
             start = np.int64(b) * BLOCK
             stop = min(start + BLOCK, target.size)

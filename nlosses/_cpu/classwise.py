@@ -11,7 +11,7 @@ from numba import prange, types
 from .._scalar import product
 from . import _threads, label_rows, rows, tiles
 from . import labels as of_labels
-from ._blocks import CHUNK, FOLDED, LINE, WIDE, add_chunk, as_in, lanes_sum, stack_buffer, total_of
+from ._blocks import CHUNK, FOLDED, LINE, WIDE, add_chunk, as_in, lanes_sum, stack_buffer, total_of, uncounted
 from ._jit import array, build, inlined, name_of
 from ._streams import flood, flow, streams
 from ._vector import pointer, settle
@@ -47,6 +47,8 @@ def make(point, curvature, finish, block, per_block, stamp):
         x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even, ignored, scale, values, out
     ):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        x, labels, probabilities, weight = uncounted(x), uncounted(labels), uncounted(probabilities), uncounted(weight)
+        vector, upstream, values, out = uncounted(vector), uncounted(upstream), uncounted(values), uncounted(out)
         positions = x.size // classes
         size = per_block(positions, classes, lanes)
         n_blocks = (positions + size - 1) // size
@@ -150,6 +152,8 @@ def make_gather(point, curvature, stamp):
 
     def kernel(x, target, weight, upstream, classes, inner, ignored, scale, values, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        x, target, weight, upstream = uncounted(x), uncounted(target), uncounted(weight), uncounted(upstream)
+        values, out = uncounted(values), uncounted(out)
         T = x.dtype.type
         size = max(64, min(BLOCK, ELEMENTS // classes))
         n_blocks = (target.size + size - 1) // size

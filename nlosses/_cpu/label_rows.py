@@ -1,8 +1,8 @@
 """Classwise driver for class indices and rows of many classes: value and gradient, without smoothing.
 
-As `labels` has it for tiles: one pass over the logits takes their exponentials as they are, to where the gradient will be, or to
-a buffer if that is where the logits are.  Meanwhile those of the row before are multiplied by their factor.  A row with a large
-logit gets its exponentials in the way of `rows`.
+As `labels` has it for tiles: one pass over the logits takes their exponentials as they are, to where the gradient will be, or
+to a buffer if that is where the logits are.  Meanwhile those of the row before are multiplied by their factor.  A row with a
+large logit gets its exponentials in the way of `rows`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,37 @@ import numpy as np
 from .._scalar import log1p, product
 from .._softmax import gap
 from . import _vector
-from ._blocks import CHUNK, LINE, WIDE, aligned, bounds_of, closed, compensated, fetched, near, put, stack_buffer, view
+from ._blocks import (
+    CHUNK,
+    LINE,
+    WIDE,
+    aligned,
+    alive,
+    bounds_of,
+    closed,
+    compensated,
+    fetched,
+    near,
+    put,
+    stack_buffer,
+    uncounted,
+    view,
+)
 from ._jit import inlined, jitable, optional
 from ._scalar import exp_number
 from ._vector import (
-    BYTES, farther, farthest, filled, lanes_of, larger, pointer, prefetch, smaller, where_equal, where_from, widened
+    BYTES,
+    farther,
+    farthest,
+    filled,
+    lanes_of,
+    larger,
+    pointer,
+    prefetch,
+    smaller,
+    where_equal,
+    where_from,
+    widened,
 )  # fmt: skip
 from .labels import LEAST, MODERATE, MOST
 from .rows import clear
@@ -135,7 +161,8 @@ def block(
     by_way = False  # whether the exponentials are elsewhere than the results will be
     if out is not None:
         by_way = near(out, x)
-    rooms = aligned(2 * classes if by_way else 1, x)  # for those of two rows, in turn
+    memory = aligned(2 * classes if by_way else 1, x)  # for those of two rows, in turn
+    rooms = uncounted(memory)
     one = stack_buffer(x.dtype)
     ratio, shift, w = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
     waiting_pays = classes * x.itemsize <= WAITING
@@ -192,6 +219,7 @@ def block(
         total, error = compensated(total, error, value)
         if values.size > 0:
             values[start + r] = T(value)
+    alive(memory)
     return closed(total, error)
 
 

@@ -15,46 +15,61 @@ import numpy as np
 from .._scalar import log1p, product
 from .._softmax import gap, others
 from . import _vector
-from ._blocks import LINE, WIDE, add, aligned, closed, compensated, copy, fetched, placed, stack_buffer
+from ._blocks import LINE, WIDE, add, aligned, alive, closed, compensated, copy, fetched, placed, stack_buffer, uncounted
 from ._jit import inlined, jitable, optional
 from ._planes import entered, write_all
 from ._scalar import exp_number
 from ._streams import streams
-from ._vector import BYTES, farther, farthest, filled, lanes_of, larger, narrowed, pointer, prefetch, settle, smaller, widened
+from ._vector import (
+    BYTES,
+    farther,
+    farthest,
+    filled,
+    lanes_of,
+    larger,
+    narrowed,
+    pointer,
+    prefetch,
+    settle,
+    smaller,
+    where_equal,
+    widened,
+)
 from .tiles import BLOCK, FOLD, PLACE, bounds, load, store
 from .tiles import sums as careful_sums
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row.
-FEW = 512
+FEW = 508
 #: Of more classes a tile would be too narrow.
 MOST_CLASSES = 1024
 #: Logits up to this size, and factors of the gradient within these bounds, leave every product with an exponential of a logit,
 #: and the quotient of two sums of them, far from the ends of float32.
 MODERATE, LEAST, MOST = 40.0, 2.0**-50, 2.0**50
+#: Up to this many classes it is quicker to ask each of them whether it is a position's label than to go to its place.
+COMPARED = 8
+#: The label of a position that is ignored, or of a lane that has none.
+NONE = -1.0
 #: Bytes of logits that are in some cache anyway.
 CACHED = 1 << 19
 
 
 @inlined
-def exponentials(tiles, n, coming):
-    """Let the first n logits give way to their exponentials; the largest magnitude of them."""
+def exponentials(tiles, n, far, x, following, target, to):
+    """Let the first n logits give way to their exponentials; the largest magnitude of them.
+
+    Of arrays that are `far`, fetch as much of the logits that follow, and of the place of the results.
+    """
     reach = filled(tiles, 0.0)
-    for k in range(0, n, lanes_of(tiles)):
-        x = _vector.load(tiles, k)
-        fetch(coming, k)
-        reach = farther(x, reach)
-        _vector.store(tiles, k, exp_number(x))
+    step = lanes_of(tiles)
+    for k in range(0, n, step):
+        if far:
+            for i in range(k, k + step, step * LINE // BYTES):
+                prefetch(x, following + i)
+                fetched(target, to + i)
+        logits = _vector.load(tiles, k)
+        reach = farther(logits, reach)
+        _vector.store(tiles, k, exp_number(logits))
     return farthest(reach)
-
-
-@inlined
-def fetch(coming, k):
-    """Fetch a vector of the rows to come, and the place of one of the results, k elements from where they begin."""
-    x, at, target, to, far = coming
-    if far:
-        for i in range(k, k + lanes_of(x), lanes_of(x) * LINE // BYTES):
-            prefetch(x, at + i)
-            fetched(target, to + i)
 
 
 @inlined
@@ -96,6 +111,26 @@ def read_labels(ys, ignored, weight, weighted, scale, upstream, first, lanes, ro
         for p in range(ys.size):
             k[p] = product(np.float64(upstream[first + p]), k[p])
     return skipped
+
+
+@inlined
+def own_of_few(tiles, room, stride, classes, lanes, y, e):
+    """The exponential of each position's label, where there are so few classes that asking each of them is quicker."""
+    for g in range(0, lanes, lanes_of(tiles)):
+        label, own = _vector.load(y, g), filled(tiles, 0.0)
+        for c in range(classes):
+            own = where_equal(label, c, _vector.load(tiles, room + c * stride + g), own)
+        _vector.store(e, g, own)
+
+
+@inlined
+def put_own_of_few(tiles, room, stride, classes, lanes, y, o):
+    """Put -o in the place of each position's label, likewise."""
+    for g in range(0, lanes, lanes_of(tiles)):
+        label, negative = _vector.load(y, g), -_vector.load(o, g)
+        for c in range(classes):
+            at = room + c * stride + g
+            _vector.store(tiles, at, where_equal(label, c, negative, _vector.load(tiles, at)))
 
 
 @inlined
@@ -155,12 +190,14 @@ def block(
     T = x.dtype.type
     margin = LINE // x.itemsize
     size = (classes + 1) * (lanes + margin)  # of a tile with its factors as the last row, and a margin before each row
-    tiles = aligned(2 * size + 2 * margin, x)
+    memory = aligned(2 * size + 2 * margin + 2 * classes * lanes, x)
+    tiles = uncounted(memory)
     tile = tiles[: classes * lanes].reshape((classes, lanes))  # where others do not lie in one piece
-    logits = aligned(classes * lanes, x).reshape((classes, lanes))
-    es = aligned(classes * lanes, x).reshape((classes, lanes))
+    logits = tiles[2 * size + 2 * margin :][: classes * lanes].reshape((classes, lanes))
+    es = tiles[2 * size + 2 * margin + classes * lanes :].reshape((classes, lanes))
     top, s, e, o = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     distance, rest, inverse = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    y = stack_buffer(x.dtype)
     high, low, n, part = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     u, w, k, wide, at = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(PLACE)
     weighted = False
@@ -189,9 +226,11 @@ def block(
             reach = entered(pointer(x), place, pointer(tiles), room, shape, before)
         else:
             load(tile, x, first, count, inner)
-            far = (inner == 1) & (x.size * x.itemsize > CACHED)
-            coming = pointer(x), (first + lanes) * classes, placed(out), first * classes, far
-            reach = exponentials(pointer(tiles), classes * lanes, coming)
+            elements, following, to = classes * lanes, (first + lanes) * classes, first * classes
+            if (inner == 1) & (x.size * x.itemsize > CACHED):
+                reach = exponentials(pointer(tiles), elements, True, pointer(x), following, placed(out), to)
+            else:
+                reach = exponentials(pointer(tiles), elements, False, pointer(x), following, placed(out), to)
         skipped = read_labels(ys, ignored, weight, weighted, scale, upstream, first, lanes, room, stride, at, w, k)
         moderate = (reach <= T(MODERATE)) & within(k, lanes)
         if moderate:
@@ -201,8 +240,15 @@ def block(
             careful(logits, weight, high, low, part, wide, n, es, tiles, room, stride, top, s)
             for p in range(count):
                 distance[p] = gap(logits[ys[p] if ys[p] != ignored else 0, p], high[p])
-        for p in range(lanes):
-            e[p] = tiles[at[p]]
+        if classes <= COMPARED:
+            for p in range(lanes):
+                y[p] = T(NONE)
+            for p in range(count):
+                y[p] = T(ys[p]) if ys[p] != ignored else T(NONE)
+            own_of_few(pointer(tiles), room, stride, classes, lanes, pointer(y), pointer(e))
+        else:
+            for p in range(lanes):
+                e[p] = tiles[at[p]]
         for p in range(lanes):
             o[p] = s[p] + (top[p] - e[p])
             inverse[p] = T(1) / (top[p] + s[p])
@@ -217,8 +263,11 @@ def block(
             u[p] = value
             inverse[p] *= T(k[p] * slope)
         if out is not None:
-            for p in range(lanes):
-                tiles[at[p]] = -o[p]
+            if classes <= COMPARED:
+                put_own_of_few(pointer(tiles), room, stride, classes, lanes, pointer(y), pointer(o))
+            else:
+                for p in range(lanes):
+                    tiles[at[p]] = -o[p]
             copy(tiles[room + classes * stride :], inverse, lanes)
         if skipped > 0:
             clear_ignored(ys, ignored, tiles, room, stride, classes, u)
@@ -242,6 +291,7 @@ def block(
                 waits = False
     if flows:
         settle()
+    alive(memory)
     return closed(total, error)
 
 
