@@ -42,7 +42,7 @@ def make(function, with_value, parameters_taken, general, stamp):
 
     def kernel(x, t, weight, upstream, vector, parameters, scale, values, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
-        x, t, values, out = uncounted(x), uncounted(t), uncounted(values), uncounted(out)
+        x, t = uncounted(x), uncounted(t)
         T = x.dtype.type
         c = T(scale)
         if parameters_taken > 0:  # here, for a parallel loop takes tuples, but no tuples of tuples

@@ -54,6 +54,16 @@ CACHED = 1 << 19
 
 
 @inlined
+def copied(tiles, tile, x, first, count, inner, out):
+    """Fill a tile with exponentials; the largest magnitude of the logits."""
+    load(tile, x, first, count, inner)
+    n, start, following = tile.size, first * tile.shape[0], (first + tile.shape[1]) * tile.shape[0]
+    if (inner == 1) & (x.size * x.itemsize > CACHED):
+        return exponentials(tiles, n, True, pointer(x), following, placed(out), start)
+    return exponentials(tiles, n, False, pointer(x), following, placed(out), start)
+
+
+@inlined
 def exponentials(tiles, n, far, x, following, target, to):
     """Let the first n logits give way to their exponentials; the largest magnitude of them.
 
@@ -91,8 +101,12 @@ def sums(tiles, room, stride, classes, lanes, top, s):
 
 
 @inlined
-def read_labels(ys, ignored, weight, weighted, scale, upstream, first, lanes, room, stride, at, w, k):
-    """Where in the tiles the labels are, their weights, and the factors of du/dx; how many are ignored, which have none."""
+def read_labels(ys, ignored, weight, weighted, scale, upstream, first, classes, lanes, room, stride, at, y, w, k):
+    """Where in the tiles the labels are, or which they are if there are few classes, their weights, and the factors of du/dx.
+
+    Positions that are ignored have none; the result is how many they are.
+    """
+    T = y.dtype.type
     skipped = 0
     for p in range(lanes):
         at[p] = room + p
@@ -102,6 +116,11 @@ def read_labels(ys, ignored, weight, weighted, scale, upstream, first, lanes, ro
         skipped += not kept
         at[p] += (ys[p] if kept else 0) * stride
         w[p] = 1.0 if kept else 0.0
+    if classes <= COMPARED:
+        for p in range(lanes):
+            y[p] = T(NONE)
+        for p in range(ys.size):
+            y[p] = T(ys[p]) if ys[p] != ignored else T(NONE)
     if weighted:
         for p in range(ys.size):
             w[p] *= np.float64(weight[ys[p] if ys[p] != ignored else 0])
@@ -114,23 +133,31 @@ def read_labels(ys, ignored, weight, weighted, scale, upstream, first, lanes, ro
 
 
 @inlined
-def own_of_few(tiles, room, stride, classes, lanes, y, e):
-    """The exponential of each position's label, where there are so few classes that asking each of them is quicker."""
-    for g in range(0, lanes, lanes_of(tiles)):
-        label, own = _vector.load(y, g), filled(tiles, 0.0)
-        for c in range(classes):
-            own = where_equal(label, c, _vector.load(tiles, room + c * stride + g), own)
-        _vector.store(e, g, own)
+def get_own(tiles, room, stride, classes, lanes, at, y, e):
+    """The exponential of each position's label."""
+    if classes <= COMPARED:
+        for g in range(0, lanes, lanes_of(tiles)):
+            label, own = _vector.load(y, g), filled(tiles, 0.0)
+            for c in range(classes):
+                own = where_equal(label, c, _vector.load(tiles, room + c * stride + g), own)
+            _vector.store(e, g, own)
+    else:
+        for p in range(lanes):
+            e[p] = tiles[at[p]]
 
 
 @inlined
-def put_own_of_few(tiles, room, stride, classes, lanes, y, o):
-    """Put -o in the place of each position's label, likewise."""
-    for g in range(0, lanes, lanes_of(tiles)):
-        label, negative = _vector.load(y, g), -_vector.load(o, g)
-        for c in range(classes):
-            at = room + c * stride + g
-            _vector.store(tiles, at, where_equal(label, c, negative, _vector.load(tiles, at)))
+def put_own(tiles, room, stride, classes, lanes, at, y, o):
+    """Put -o in its place."""
+    if classes <= COMPARED:
+        for g in range(0, lanes, lanes_of(tiles)):
+            label, negative = _vector.load(y, g), -_vector.load(o, g)
+            for c in range(classes):
+                to = room + c * stride + g
+                _vector.store(tiles, to, where_equal(label, c, negative, _vector.load(tiles, to)))
+    else:
+        for p in range(lanes):
+            tiles[at[p]] = -o[p]
 
 
 @inlined
@@ -195,11 +222,15 @@ def block(
     tile = tiles[: classes * lanes].reshape((classes, lanes))  # where others do not lie in one piece
     logits = tiles[2 * size + 2 * margin :][: classes * lanes].reshape((classes, lanes))
     es = tiles[2 * size + 2 * margin + classes * lanes :].reshape((classes, lanes))
+    # Of each position: the largest exponential and the sum of the others; the label's and the sum of all but that; the loss
+    # for a weight of 1; the factor of the gradient.
     top, s, e, o = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    distance, rest, inverse = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    y = stack_buffer(x.dtype)
-    high, low, n, part = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    u, w, k, wide, at = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(PLACE)
+    rest, factor = stack_buffer(x.dtype), stack_buffer(x.dtype)
+    # Its label, and where that is; the value, the weight, and the factor of du/dx.
+    y, at, u, w, k = stack_buffer(x.dtype), stack_buffer(PLACE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
+    # For logits that are large.
+    distance, high, low = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    n, part, wide = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE)
     weighted = False
     for c in range(classes):
         weighted |= weight[c] != T(1)
@@ -225,13 +256,8 @@ def block(
             before = waiting(out, waits, finish, size + 2 * margin - now, place - lanes, begins, flows)
             reach = entered(pointer(x), place, pointer(tiles), room, shape, before)
         else:
-            load(tile, x, first, count, inner)
-            elements, following, to = classes * lanes, (first + lanes) * classes, first * classes
-            if (inner == 1) & (x.size * x.itemsize > CACHED):
-                reach = exponentials(pointer(tiles), elements, True, pointer(x), following, placed(out), to)
-            else:
-                reach = exponentials(pointer(tiles), elements, False, pointer(x), following, placed(out), to)
-        skipped = read_labels(ys, ignored, weight, weighted, scale, upstream, first, lanes, room, stride, at, w, k)
+            reach = copied(pointer(tiles), tile, x, first, count, inner, out)
+        skipped = read_labels(ys, ignored, weight, weighted, scale, upstream, first, classes, lanes, room, stride, at, y, w, k)
         moderate = (reach <= T(MODERATE)) & within(k, lanes)
         if moderate:
             sums(pointer(tiles), room, stride, classes, lanes, top, s)
@@ -240,18 +266,10 @@ def block(
             careful(logits, weight, high, low, part, wide, n, es, tiles, room, stride, top, s)
             for p in range(count):
                 distance[p] = gap(logits[ys[p] if ys[p] != ignored else 0, p], high[p])
-        if classes <= COMPARED:
-            for p in range(lanes):
-                y[p] = T(NONE)
-            for p in range(count):
-                y[p] = T(ys[p]) if ys[p] != ignored else T(NONE)
-            own_of_few(pointer(tiles), room, stride, classes, lanes, pointer(y), pointer(e))
-        else:
-            for p in range(lanes):
-                e[p] = tiles[at[p]]
+        get_own(tiles, room, stride, classes, lanes, at, y, e)
         for p in range(lanes):
             o[p] = s[p] + (top[p] - e[p])
-            inverse[p] = T(1) / (top[p] + s[p])
+            factor[p] = T(1) / (top[p] + s[p])
         if moderate:
             for p in range(lanes):
                 rest[p] = log1p(o[p] / e[p])
@@ -261,14 +279,10 @@ def block(
         for p in range(lanes):
             value, slope = point(product(w[p], np.float64(rest[p])))
             u[p] = value
-            inverse[p] *= T(k[p] * slope)
+            factor[p] *= T(k[p] * slope)
         if out is not None:
-            if classes <= COMPARED:
-                put_own_of_few(pointer(tiles), room, stride, classes, lanes, pointer(y), pointer(o))
-            else:
-                for p in range(lanes):
-                    tiles[at[p]] = -o[p]
-            copy(tiles[room + classes * stride :], inverse, lanes)
+            put_own(tiles, room, stride, classes, lanes, at, y, o)
+            copy(tiles[room + classes * stride :], factor, lanes)
         if skipped > 0:
             clear_ignored(ys, ignored, tiles, room, stride, classes, u)
         tile_sum = 0.0
