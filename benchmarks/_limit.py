@@ -1,4 +1,4 @@
-"""The limit: loops that move the bytes that a loss must move, with as many threads, and compute nothing."""
+"""The limit: loops that move the bytes that a loss must move, with as many threads and ordinary stores, and compute nothing."""
 
 from __future__ import annotations
 

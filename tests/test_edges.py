@@ -210,3 +210,22 @@ def test_broadcasting_warns_and_sums_back():
     value, grads = nl.kl_div.value_and_grad(log_q, np.array([0.2, 0.3, 0.5]), reduction="batchmean", argnums=(0, 1))
     assert grads[0].shape == (4, 3)
     assert grads[1].shape == (3,)
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (70, 21), (3, 200), (2, 5, 300)])
+def test_nan_of_any_bits_is_nan(dtype, shape, rng):
+    """Exponentials are made with integers, of which those of a NaN have many; its neighbours do not suffer."""
+    x = rng.normal(size=shape).astype(dtype)
+    y = rng.integers(0, shape[1], shape[:1] + shape[2:])
+    value, grad = nl.cross_entropy.value_and_grad(x, y, reduction="none")
+    bits = x.view(np.uint32 if dtype is np.float32 else np.uint64)
+    quiet = np.array(np.nan, dtype).view(bits.dtype)
+    for payload in (0, 1, 0x1FF, 0x3FFFFF):
+        bits[1, 2] = quiet | bits.dtype.type(payload)
+        assert np.isnan(x[1, 2]).all()
+        got, gradient = nl.cross_entropy.value_and_grad(x, y, reduction="none")
+        assert np.isnan(got[1]).all()
+        assert np.isnan(gradient[1]).all()
+        others = np.arange(shape[0]) != 1
+        np.testing.assert_allclose(got[others], value[others], rtol=8 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(gradient[others], grad[others], rtol=8 * np.finfo(dtype).eps)
