@@ -100,6 +100,17 @@ def test_reach(dtype, rng):
 
 
 @strict
+def zeros(out):
+    v.store(out, 0, v.unknown_zero(out))
+
+
+def test_unknown_zero_is_zero(dtype):
+    out = np.ones(v.BYTES // np.dtype(dtype).itemsize, dtype)
+    zeros(out)
+    assert not out.any()
+
+
+@strict
 def narrow(x, out):
     v.store(out, 0, v.narrowed(v.widened(v.load_short(x, 0)) / 3.0, out))
 

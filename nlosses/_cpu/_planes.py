@@ -14,7 +14,7 @@ from . import _vector
 from ._blocks import LINE
 from ._jit import inlined, optional
 from ._scalar import exp_number
-from ._vector import BYTES, farther, farthest, filled, lanes_of, late, load_short, prefetch, short_lanes_of, store_part, stream
+from ._vector import BYTES, farther, farthest, filled, lanes_of, late, load_short, prefetch, short_lanes_of, store_part, stream, unknown_zero
 
 #: Classes that are fetched ahead.
 AHEAD = 3
@@ -25,7 +25,7 @@ def entered(x, place, tiles, room, shape, before):
     """Fill a tile with exponentials while results of the one `before` are written; the largest magnitude of the logits."""
     classes, inner, lanes, stride = shape
     ahead = min(AHEAD, classes)
-    reach = filled(x, 0.0)
+    reach, zero = filled(x, 0.0), unknown_zero(x)
     for c in range(classes):
         write_row(before, tiles, room, shape, c)
         coming = place + (c + ahead) * inner if c + ahead < classes else place + lanes + (c + ahead - classes) * inner
@@ -34,7 +34,7 @@ def entered(x, place, tiles, room, shape, before):
                 prefetch(x, i)
             logits = _vector.load(x, place + c * inner + g)
             reach = farther(logits, reach)
-            _vector.store(tiles, room + c * stride + g, exp_number(logits))
+            _vector.store(tiles, room + c * stride + g, exp_number(logits, zero))
     return farthest(reach)
 
 

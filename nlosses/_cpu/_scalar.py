@@ -176,8 +176,12 @@ def _maximum(typing_context, a, b):
 where = scalar.where
 
 
-def exp_number(x):
-    """`exp_moderate` of what is no NaN, for the CPU alone: where that is known, the same at nine tenths of the cost."""
+def exp_number(x, zero):
+    """`exp_moderate` of what is no NaN, for the CPU alone: where that is known, the same at three quarters of the cost.
+
+    With `zero`, a number or the result of `_vector.unknown_zero`, constants become sums that a loop computes once and keeps in
+    registers: constants as such LLVM would rather load anew for each vector.
+    """
     return scalar.exp_moderate(x)
 
 
@@ -233,30 +237,29 @@ def _exp(F: Format) -> Callable[..., Any]:
 
 
 def _split_exp(F: Format, offset: int) -> Callable[..., Any]:
-    one, log2e, high, low = _constants(F, 1, 1 / math.log(2), *F.ln2)
+    one, log2e, high, low, rounder = _constants(F, 1, 1 / math.log(2), *F.ln2, F.rounder + offset)
     lead, (second, *others) = _horner(F, F.exp_tail)
     rest = tuple(others)
-    rounder = F.T(F.rounder + offset)
 
-    def split_exp(x):
-        """exp(x) 2**-k for a whole number k, and a number that has k + offset in its low bits."""
-        shifted = x * log2e + rounder
-        k = shifted - rounder
-        r = (x - k * high) - k * low
-        y = lead * r + second
+    def split_exp(x, zero):
+        """exp(x) 2**-k for a whole number k, and a number that has k + offset in its low bits; see `exp_number` for `zero`."""
+        shifted = x * (log2e + zero) + (rounder + zero)
+        k = shifted - (rounder + zero)
+        r = (x - k * (high + zero)) - k * (low + zero)
+        y = (lead + zero) * r + (second + zero)
         for c in rest:
-            y = y * r + c
-        return (y * r + one) * r + one, shifted
+            y = y * r + (c + zero)
+        return (y * r + (one + zero)) * r + (one + zero), shifted
 
     return register_jitable(**OPTIONS)(split_exp)
 
 
 def _raised_exp(F: Format, power: int) -> Callable[..., Any]:
-    split_exp = _split_exp(F, F.bias + power)
+    split_exp, zero = _split_exp(F, F.bias + power), F.T(0)
 
     def raised_exp(x):
         """exp(x) 2**power, where that is a normal number."""
-        y, shifted = split_exp(x)
+        y, shifted = split_exp(x, zero)
         return y * _power(shifted)
 
     return register_jitable(**OPTIONS)(raised_exp)
@@ -285,11 +288,14 @@ def _exp_moderate(F: Format) -> Callable[..., Any]:
 def _exp_number(F: Format) -> Callable[..., Any]:
     split_exp = _split_exp(F, 0)
 
-    def exp_number(x):
-        y, shifted = split_exp(x)
+    def exp_number(x, zero):
+        y, shifted = split_exp(x, zero)
         return _times_power(y, shifted)
 
     return exp_number
+
+
+_EXP_NUMBER = {types.float32: _exp_number(FLOAT32), types.float64: _exp_number(FLOAT64)}
 
 
 def _log1p_unit(F: Format) -> Callable[..., Any]:
@@ -469,11 +475,15 @@ def _attach(function: Callable[..., Any], make: Callable[[Format], Callable[...,
 _attach(scalar.exp, _exp)
 _attach(scalar.exp_nonpositive, _exp_nonpositive)
 _attach(scalar.exp_moderate, _exp_moderate)
-_attach(exp_number, _exp_number)
 _attach(scalar.expm1, _expm1)
 _attach(scalar.log, _log)
 _attach(scalar.log1p, _log1p)
 _attach(scalar.log1p_unit, _log1p_unit)
+
+
+@overload(exp_number, target="cpu", jit_options=OPTIONS)
+def _choose_exp_number(x, zero):
+    return _EXP_NUMBER[getattr(x, "dtype", x)]
 
 
 @overload(scalar.maximum, target="cpu", jit_options=OPTIONS)

@@ -298,6 +298,20 @@ def _sized(size: int) -> tuple[Any, Any, Any]:
     return load, filled, lanes_of
 
 
+@intrinsic
+def unknown_zero(typing_context: Any, array: Any) -> Any:
+    """A vector of zeros of the type of the array, of which LLVM does not know that they are zeros."""
+    vector = _vector_of(array, BYTES)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = ir.IntType(array.dtype.bitwidth)
+        nothing = ir.InlineAsm(ir.FunctionType(whole, [whole]), "", "=r,0")  # an empty instruction, of any machine
+        zero = builder.bitcast(builder.call(nothing, [whole(0)]), context.get_value_type(array.dtype))
+        return _broadcast(context, builder, array.dtype, zero, vector)
+
+    return vector(array), generate
+
+
 load, filled, lanes_of = _sized(BYTES)
 load_short, filled_short, short_lanes_of = _sized(SHORT)
 

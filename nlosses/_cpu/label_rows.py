@@ -40,6 +40,7 @@ from ._vector import (
     pointer,
     prefetch,
     smaller,
+    unknown_zero,
     where_equal,
     where_from,
     widened,
@@ -63,12 +64,12 @@ def sums(x, start, classes, es, before):
     The exponentials go to `es`, if that is given, and the results of the row `before` are written.
     """
     step = lanes_of(x)
-    zero = filled(x, 0.0)
+    zero, unknown = filled(x, 0.0), unknown_zero(x)
     whole = classes - classes % step
     ahead = AHEAD // BYTES * step
     last = classes - step  # its first lanes are those of the vector before too
     last_x = _vector.load(x, start + last)
-    last_e = exp_number(last_x)
+    last_e = exp_number(last_x, unknown)
     reach = farther(last_x, zero)
     largest = where_from(step - (classes - whole), last_e, zero)
     total = lost = widened(zero)
@@ -79,7 +80,7 @@ def sums(x, start, classes, es, before):
             for i in range(j + ahead, j + ahead + step, step * LINE // BYTES):
                 prefetch(x, start + i)
                 fetched(es, i)
-            e = exp_number(logits)
+            e = exp_number(logits, unknown)
             put(es, j, e)
             write(before, j)
             reach = farther(logits, reach)
@@ -129,7 +130,7 @@ def write_all(before, classes):
 def exponential_of(x, start, classes, y, room):
     """The exponential of one class, with the bits that it has among all of them."""
     first = min(y, classes - lanes_of(x))
-    _vector.store(room, 0, exp_number(_vector.load(x, start + first)))
+    _vector.store(room, 0, exp_number(_vector.load(x, start + first), unknown_zero(x)))
     return room[y - first]
 
 

@@ -32,6 +32,7 @@ from ._vector import (
     prefetch,
     settle,
     smaller,
+    unknown_zero,
     where_equal,
     widened,
 )
@@ -69,7 +70,7 @@ def exponentials(tiles, n, far, x, following, target, to):
 
     Of arrays that are `far`, fetch as much of the logits that follow, and of the place of the results.
     """
-    reach = filled(tiles, 0.0)
+    reach, zero = filled(tiles, 0.0), unknown_zero(tiles)
     step = lanes_of(tiles)
     for k in range(0, n, step):
         if far:
@@ -78,7 +79,7 @@ def exponentials(tiles, n, far, x, following, target, to):
                 fetched(target, to + i)
         logits = _vector.load(tiles, k)
         reach = farther(logits, reach)
-        _vector.store(tiles, k, exp_number(logits))
+        _vector.store(tiles, k, exp_number(logits, zero))
     return farthest(reach)
 
 
