@@ -14,7 +14,20 @@ from . import _vector
 from ._blocks import LINE
 from ._jit import inlined, optional
 from ._scalar import exp_number
-from ._vector import BYTES, farther, farthest, filled, lanes_of, late, load_short, prefetch, short_lanes_of, store_part, stream, unknown_zero
+from ._vector import (
+    BYTES,
+    farther,
+    farthest,
+    filled,
+    lanes_of,
+    late,
+    load_short,
+    prefetch,
+    short_lanes_of,
+    store_part,
+    stream,
+    unknown_zero,
+)
 
 #: Classes that are fetched ahead.
 AHEAD = 3
