@@ -23,7 +23,7 @@ from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
 from .. import _scalar as scalar
-from ._vector import OPTIONS, Vector, choice
+from ._vector import OPTIONS, Vector, choice, whole
 
 
 class Format(NamedTuple):
@@ -127,17 +127,20 @@ def _bits(typing_context, x):
     return result(x), lambda context, builder, signature, args: builder.bitcast(args[0], context.get_value_type(result))
 
 
+def _low_bits_as_exponent(builder, x):
+    """What stands in the low bits of a number, or of those of a vector, where its exponent is, as integers."""
+    kind = whole(x.type)
+    fraction = {32: FLOAT32.fraction, 64: FLOAT64.fraction}[getattr(kind, "element", kind).width]
+    places = [fraction] * kind.count if isinstance(kind, ir.VectorType) else fraction
+    return builder.shl(builder.bitcast(x, kind), ir.Constant(kind, places))
+
+
 @intrinsic
 def _power(typing_context, x):
     """2 to the power of what stands in the low bits of x, less the bias; of a number or a vector."""
-    bits = getattr(x, "dtype", x).bitwidth
-    fraction = {32: FLOAT32.fraction, 64: FLOAT64.fraction}[bits]
 
     def generate(context, builder, signature, args):
-        kind, whole, places = args[0].type, ir.IntType(bits), fraction
-        if isinstance(kind, ir.VectorType):
-            whole, places = ir.VectorType(whole, kind.count), [fraction] * kind.count
-        return builder.bitcast(builder.shl(builder.bitcast(args[0], whole), ir.Constant(whole, places)), kind)
+        return builder.bitcast(_low_bits_as_exponent(builder, args[0]), args[0].type)
 
     return x(x), generate
 
@@ -148,15 +151,10 @@ def _times_power(typing_context, y, x):
 
     By adding to the exponent, which costs less than a multiplication; NaN may become anything.
     """
-    bits = getattr(x, "dtype", x).bitwidth
-    fraction = {32: FLOAT32.fraction, 64: FLOAT64.fraction}[bits]
 
     def generate(context, builder, signature, args):
-        kind, whole, places = args[0].type, ir.IntType(bits), fraction
-        if isinstance(kind, ir.VectorType):
-            whole, places = ir.VectorType(whole, kind.count), [fraction] * kind.count
-        power = builder.shl(builder.bitcast(args[1], whole), ir.Constant(whole, places))
-        return builder.bitcast(builder.add(builder.bitcast(args[0], whole), power), kind)
+        power = _low_bits_as_exponent(builder, args[1])
+        return builder.bitcast(builder.add(builder.bitcast(args[0], power.type), power), args[0].type)
 
     return y(y, x), generate
 

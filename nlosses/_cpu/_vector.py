@@ -171,15 +171,17 @@ def narrowed(typing_context: Any, vector: Any, array: Any) -> Any:
     return Vector(array.dtype, vector.lanes)(vector, array), generate
 
 
-def _whole(kind: Any) -> Any:
-    """Integers as wide as the numbers of a vector."""
-    return ir.VectorType(ir.IntType({"float": 32, "double": 64}[str(kind.element)]), kind.count)
+def whole(kind: Any) -> Any:
+    """Integers as wide as LLVM's numbers of a type, or as those of a vector."""
+    if isinstance(kind, ir.VectorType):
+        return ir.VectorType(whole(kind.element), kind.count)
+    return ir.IntType({"float": 32, "double": 64}[str(kind)])
 
 
 def _farther(builder: Any, a: Any, b: Any) -> Any:
-    whole = _whole(a.type)
-    bits = builder.and_(builder.bitcast(a, whole), ir.Constant(whole, [2 ** (whole.element.width - 1) - 1] * whole.count))
-    other = builder.bitcast(b, whole)
+    kind = whole(a.type)
+    bits = builder.and_(builder.bitcast(a, kind), ir.Constant(kind, [2 ** (kind.element.width - 1) - 1] * kind.count))
+    other = builder.bitcast(b, kind)
     return builder.bitcast(builder.select(builder.icmp_unsigned(">", bits, other), bits, other), a.type)
 
 
@@ -192,11 +194,11 @@ def farthest(typing_context: Any, vector: Any) -> Any:
     """The largest lane of a vector without signs; NaN wins."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        whole = _whole(args[0].type)
-        declared = ir.FunctionType(whole.element, [whole])
-        called = f"llvm.vector.reduce.umax.v{whole.count}i{whole.element.width}"
+        kind = whole(args[0].type)
+        declared = ir.FunctionType(kind.element, [kind])
+        called = f"llvm.vector.reduce.umax.v{kind.count}i{kind.element.width}"
         reduce = cgutils.get_or_insert_function(builder.module, declared, called)
-        bits = builder.call(reduce, [builder.bitcast(args[0], whole)])
+        bits = builder.call(reduce, [builder.bitcast(args[0], kind)])
         return builder.bitcast(bits, context.get_value_type(vector.dtype))
 
     return vector.dtype(vector), generate
@@ -304,9 +306,10 @@ def unknown_zero(typing_context: Any, array: Any) -> Any:
     vector = _vector_of(array, BYTES)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        whole = ir.IntType(array.dtype.bitwidth)
-        nothing = ir.InlineAsm(ir.FunctionType(whole, [whole]), "", "=r,0")  # an empty instruction, of any machine
-        zero = builder.bitcast(builder.call(nothing, [whole(0)]), context.get_value_type(array.dtype))
+        number = context.get_value_type(array.dtype)
+        kind = whole(number)
+        nothing = ir.InlineAsm(ir.FunctionType(kind, [kind]), "", "=r,0")  # an empty instruction, of any machine
+        zero = builder.bitcast(builder.call(nothing, [kind(0)]), number)
         return _broadcast(context, builder, array.dtype, zero, vector)
 
     return vector(array), generate

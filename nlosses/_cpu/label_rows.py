@@ -44,8 +44,8 @@ from ._vector import (
     where_equal,
     where_from,
     widened,
-)  # fmt: skip
-from .labels import LEAST, MODERATE, MOST
+)
+from .labels import MODERATE, fits
 from .rows import clear
 from .rows import per_block as rows_per_block
 from .rows import sums as careful_sums
@@ -169,7 +169,7 @@ def block(
     waiting_pays = classes * x.itemsize <= WAITING
     room = 0
     waits = False
-    es = old_es = pointer(rooms)
+    old_es = pointer(rooms)
     old_lo = start * classes
     factor = T(0)
     for i in range(start, stop):
@@ -190,7 +190,7 @@ def block(
             row = out[lo:]
         es = pointer(row)
         top, s, reach = sums(pointer(x), lo, classes, kept(out, es), waiting(out, waits, finish, old_es, old_lo, factor))
-        if (reach <= T(MODERATE)) & ((k == 0.0) | ((abs(k) >= LEAST) & (abs(k) <= MOST))):
+        if (reach <= T(MODERATE)) & fits(k):
             e = np.float64(exponential_of(pointer(x), lo, classes, y, one) if out is None else es[y])
             ratio[r] = (s + (top - e)) / e
         else:

@@ -162,12 +162,17 @@ def put_own(tiles, room, stride, classes, lanes, at, y, o):
 
 
 @inlined
-def within(k, lanes):
-    """Whether all factors are 0 or neither very small nor very large."""
+def fits(k):
+    """Whether a factor is 0 or neither very small nor very large."""
+    reach = abs(k)
+    return (reach == 0.0) | ((reach >= LEAST) & (reach <= MOST))
+
+
+@inlined
+def all_fit(k, lanes):
     beyond = 0
     for p in range(lanes):
-        reach = abs(k[p])
-        beyond |= not ((reach == 0.0) | ((reach >= LEAST) & (reach <= MOST)))
+        beyond |= not fits(k[p])
     return beyond == 0
 
 
@@ -259,7 +264,7 @@ def block(
         else:
             reach = copied(pointer(tiles), tile, x, first, count, inner, out)
         skipped = read_labels(ys, ignored, weight, weighted, scale, upstream, first, classes, lanes, room, stride, at, y, w, k)
-        moderate = (reach <= T(MODERATE)) & within(k, lanes)
+        moderate = (reach <= T(MODERATE)) & all_fit(k, lanes)
         if moderate:
             sums(pointer(tiles), room, stride, classes, lanes, top, s)
         else:
