@@ -30,7 +30,7 @@ from ._vector import (
 )
 
 #: Classes that are fetched ahead.
-AHEAD = 3
+AHEAD = 6
 
 
 @inlined
@@ -39,12 +39,13 @@ def entered(x, place, tiles, room, shape, before):
     classes, inner, lanes, stride = shape
     ahead = min(AHEAD, classes)
     reach, zero = filled(x, 0.0), unknown_zero(x)
+    line = lanes_of(x) * LINE // BYTES
     for c in range(classes):
         write_row(before, tiles, room, shape, c)
         coming = place + (c + ahead) * inner if c + ahead < classes else place + lanes + (c + ahead - classes) * inner
         for g in range(0, lanes, lanes_of(x)):
-            for i in range(coming + g, coming + g + lanes_of(x), lanes_of(x) * LINE // BYTES):
-                prefetch(x, i)
+            for i in range(coming + g, coming + g + lanes_of(x), line):
+                prefetch(x, i + line - 1)  # vectors may lie across lines, of which the tile before has read the first
             logits = _vector.load(x, place + c * inner + g)
             reach = farther(logits, reach)
             _vector.store(tiles, room + c * stride + g, exp_number(logits, zero))

@@ -1,9 +1,8 @@
 """Classwise driver for class indices and not too many classes: value and gradient, without smoothing.
 
-Tiles as in `tiles`, of exponentials of the logits as they are.  Each class adds to the sum the smaller one of its own
-exponential and of the largest so far: that is the sum of all but the largest, which keeps what a sum with it would lose.  With
-o, the sum of all but the label's, the loss is log1p(o / e) of the label's exponential e, and the gradient is a factor times
-the exponentials, but -o for the label's.  A tile with a large logit gets its exponentials in the way of `tiles`.
+Tiles as in `tiles`, of exponentials of the logits as they are.  With
+e, the exponential of the label, and o, the sum of all others, the loss is log1p(o / e), and the gradient is a factor times the
+exponentials, but -o for the label's.  A tile with a large logit gets its exponentials in the way of `tiles`.
 
 Where other axes follow that of the classes, the results of a tile are written by `_planes` while the next one is read.
 """
@@ -26,17 +25,15 @@ from ._vector import (
     farthest,
     filled,
     lanes_of,
-    larger,
     narrowed,
     pointer,
     prefetch,
     settle,
-    smaller,
     unknown_zero,
     where_equal,
     widened,
 )
-from .tiles import BLOCK, FOLD, PLACE, bounds, load, store
+from .tiles import BLOCK, FOLD, bounds, load, store
 from .tiles import sums as careful_sums
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row.
@@ -84,72 +81,44 @@ def exponentials(tiles, n, far, x, following, target, to):
 
 
 @inlined
-def sums(tiles, room, stride, classes, lanes, top, s):
-    """Of each position the largest exponential, and the sum of all others."""
-    zero = filled(tiles, 0.0)
-    for g in range(0, lanes, lanes_of(tiles)):
-        largest = zero
-        total = widened(zero)
-        for first in range(0, classes, FOLD):
-            part = zero
-            for c in range(first, min(first + FOLD, classes)):
-                e = _vector.load(tiles, room + c * stride + g)
-                part = part + smaller(largest, e)
-                largest = larger(e, largest)
-            total = total + widened(part)
-        _vector.store(top, g, largest)
-        _vector.store(s, g, narrowed(total, s))
+def read_labels(ys, ignored, y, lanes):
+    """The labels as numbers of the caller's precision, `NONE` where a position is ignored or a lane has none.
 
-
-@inlined
-def read_labels(ys, ignored, weight, weighted, scale, upstream, first, classes, lanes, room, stride, at, y, w, k):
-    """Where in the tiles the labels are, or which they are if there are few classes, their weights, and the factors of du/dx.
-
-    Positions that are ignored have none; the result is how many they are.
+    The result is how many positions are ignored.
     """
     T = y.dtype.type
     skipped = 0
     for p in range(lanes):
-        at[p] = room + p
-        w[p] = 0.0
+        y[p] = T(NONE)
     for p in range(ys.size):
         kept = ys[p] != ignored
         skipped += not kept
-        at[p] += (ys[p] if kept else 0) * stride
-        w[p] = 1.0 if kept else 0.0
-    if classes <= COMPARED:
-        for p in range(lanes):
-            y[p] = T(NONE)
-        for p in range(ys.size):
-            y[p] = T(ys[p]) if ys[p] != ignored else T(NONE)
-    if weighted:
-        for p in range(ys.size):
-            w[p] *= np.float64(weight[ys[p] if ys[p] != ignored else 0])
-    for p in range(lanes):
-        k[p] = scale * w[p]
-    if upstream.size > 0:
-        for p in range(ys.size):
-            k[p] = product(np.float64(upstream[first + p]), k[p])
+        y[p] = T(ys[p]) if kept else T(NONE)
     return skipped
 
 
 @inlined
-def get_own(tiles, room, stride, classes, lanes, at, y, e):
-    """The exponential of each position's label."""
-    if classes <= COMPARED:
-        for g in range(0, lanes, lanes_of(tiles)):
-            label, own = _vector.load(y, g), filled(tiles, 0.0)
-            for c in range(classes):
-                own = where_equal(label, c, _vector.load(tiles, room + c * stride + g), own)
-            _vector.store(e, g, own)
-    else:
-        for p in range(lanes):
-            e[p] = tiles[at[p]]
+def sums(tiles, room, stride, classes, lanes, y, e, o):
+    """Of each position the exponential of its label, and the sum of all others."""
+    zero, one = filled(tiles, 0.0), filled(tiles, 1.0)
+    for g in range(0, lanes, lanes_of(tiles)):
+        label = _vector.load(y, g)
+        c, own, total = zero, zero, widened(zero)
+        for first in range(0, classes, FOLD):
+            part = zero
+            for i in range(first, min(first + FOLD, classes)):
+                x = _vector.load(tiles, room + i * stride + g)
+                part = part + where_equal(label, c, zero, x)
+                own = where_equal(label, c, x, own)
+                c = c + one
+            total = total + widened(part)
+        _vector.store(e, g, own)
+        _vector.store(o, g, narrowed(total, o))
 
 
 @inlined
-def put_own(tiles, room, stride, classes, lanes, at, y, o):
-    """Put -o in its place."""
+def put_own(ys, ignored, tiles, room, stride, classes, lanes, y, o):
+    """Put -o in the place of each position's label."""
     if classes <= COMPARED:
         for g in range(0, lanes, lanes_of(tiles)):
             label, negative = _vector.load(y, g), -_vector.load(o, g)
@@ -157,8 +126,25 @@ def put_own(tiles, room, stride, classes, lanes, at, y, o):
                 to = room + c * stride + g
                 _vector.store(tiles, to, where_equal(label, c, negative, _vector.load(tiles, to)))
     else:
-        for p in range(lanes):
-            tiles[at[p]] = -o[p]
+        for p in range(ys.size):
+            c = ys[p] if ys[p] != ignored else 0
+            tiles[room + c * stride + p] = -o[p]
+
+
+@inlined
+def factors(ys, ignored, weight, weighted, scale, upstream, first, w, k):
+    """Weights of the positions, and the factors of du/dx; positions that are ignored have none."""
+    for p in range(ys.size):
+        kept = ys[p] != ignored
+        w[p] = 1.0 if kept else 0.0
+    if weighted:
+        for p in range(ys.size):
+            w[p] *= np.float64(weight[ys[p] if ys[p] != ignored else 0])
+    for p in range(ys.size):
+        k[p] = scale * w[p]
+    if upstream.size > 0:
+        for p in range(ys.size):
+            k[p] = product(np.float64(upstream[first + p]), k[p])
 
 
 @inlined
@@ -169,9 +155,9 @@ def fits(k):
 
 
 @inlined
-def all_fit(k, lanes):
+def all_fit(k, count):
     beyond = 0
-    for p in range(lanes):
+    for p in range(count):
         beyond |= not fits(k[p])
     return beyond == 0
 
@@ -195,8 +181,8 @@ def waiting(out, waits, finish, room, place, begins, flows):
 
 
 @inlined
-def careful(logits, weight, high, low, part, wide, n, es, tiles, room, stride, top, s):
-    """Exponentials and their sums as `tiles` has them, which are less the largest logit, `high`."""
+def careful(logits, ys, ignored, weight, high, low, part, wide, n, es, tiles, room, stride, distance, s, e, o):
+    """Exponentials and their sums as `tiles` has them, less the largest logit, and the distance from it to the label's."""
     T = logits.dtype.type
     classes, lanes = logits.shape
     bounds(logits, high, low)
@@ -204,8 +190,14 @@ def careful(logits, weight, high, low, part, wide, n, es, tiles, room, stride, t
     for c in range(classes):
         copy(tiles[room + c * stride :], es[c], lanes)
     for p in range(lanes):
-        top[p] = T(1)
         s[p] = others(T(wide[p]), n[p], high[p])
+        e[p] = T(0)
+    for p in range(ys.size):
+        c = ys[p] if ys[p] != ignored else 0
+        distance[p] = gap(logits[c, p], high[p])
+        e[p] = es[c, p]
+    for p in range(lanes):
+        o[p] = s[p] + (T(1) - e[p])
 
 
 @jitable
@@ -228,14 +220,14 @@ def block(
     tile = tiles[: classes * lanes].reshape((classes, lanes))  # where others do not lie in one piece
     logits = tiles[2 * size + 2 * margin :][: classes * lanes].reshape((classes, lanes))
     es = tiles[2 * size + 2 * margin + classes * lanes :].reshape((classes, lanes))
-    # Of each position: the largest exponential and the sum of the others; the label's and the sum of all but that; the loss
-    # for a weight of 1; the factor of the gradient.
-    top, s, e, o = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    # Of each position: the label, its exponential and the sum of all others; the loss for a weight of 1; the factor of the
+    # gradient.
+    y, e, o = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     rest, factor = stack_buffer(x.dtype), stack_buffer(x.dtype)
-    # Its label, and where that is; the value, the weight, and the factor of du/dx.
-    y, at, u, w, k = stack_buffer(x.dtype), stack_buffer(PLACE), stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
+    # The value, the weight, and the factor of du/dx.
+    u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
     # For logits that are large.
-    distance, high, low = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    distance, high, low, s = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     n, part, wide = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE)
     weighted = False
     for c in range(classes):
@@ -263,31 +255,36 @@ def block(
             reach = entered(pointer(x), place, pointer(tiles), room, shape, before)
         else:
             reach = copied(pointer(tiles), tile, x, first, count, inner, out)
-        skipped = read_labels(ys, ignored, weight, weighted, scale, upstream, first, classes, lanes, room, stride, at, y, w, k)
-        moderate = (reach <= T(MODERATE)) & all_fit(k, lanes)
-        if moderate:
-            sums(pointer(tiles), room, stride, classes, lanes, top, s)
+        skipped = read_labels(ys, ignored, y, lanes)
+        same = not (weighted | (upstream.size > 0) | (skipped > 0))  # as most have it: one factor for all positions
+        if same:
+            moderate = (reach <= T(MODERATE)) & fits(scale)
         else:
-            load(logits, x, first, count, inner)
-            careful(logits, weight, high, low, part, wide, n, es, tiles, room, stride, top, s)
-            for p in range(count):
-                distance[p] = gap(logits[ys[p] if ys[p] != ignored else 0, p], high[p])
-        get_own(tiles, room, stride, classes, lanes, at, y, e)
-        for p in range(lanes):
-            o[p] = s[p] + (top[p] - e[p])
-            factor[p] = T(1) / (top[p] + s[p])
+            factors(ys, ignored, weight, weighted, scale, upstream, first, w, k)
+            moderate = (reach <= T(MODERATE)) & all_fit(k, count)
         if moderate:
+            sums(pointer(tiles), room, stride, classes, lanes, y, e, o)
             for p in range(lanes):
                 rest[p] = log1p(o[p] / e[p])
         else:
+            load(logits, x, first, count, inner)
+            careful(logits, ys, ignored, weight, high, low, part, wide, n, es, tiles, room, stride, distance, s, e, o)
             for p in range(lanes):
                 rest[p] = distance[p] + log1p(s[p])
         for p in range(lanes):
-            value, slope = point(product(w[p], np.float64(rest[p])))
-            u[p] = value
-            factor[p] *= T(k[p] * slope)
+            factor[p] = T(1) / (o[p] + e[p])
+        if same:
+            for p in range(lanes):
+                value, slope = point(np.float64(rest[p]))
+                u[p] = value
+                factor[p] *= T(scale * slope)
+        else:
+            for p in range(count):
+                value, slope = point(product(w[p], np.float64(rest[p])))
+                u[p] = value
+                factor[p] *= T(k[p] * slope)
         if out is not None:
-            put_own(tiles, room, stride, classes, lanes, at, y, o)
+            put_own(ys, ignored, pointer(tiles), room, stride, classes, lanes, y, o)
             copy(tiles[room + classes * stride :], factor, lanes)
         if skipped > 0:
             clear_ignored(ys, ignored, tiles, room, stride, classes, u)
