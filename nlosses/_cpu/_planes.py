@@ -41,7 +41,6 @@ def entered(x, place, tiles, room, shape, before):
     reach, zero = filled(x, 0.0), unknown_zero(x)
     line = lanes_of(x) * LINE // BYTES
     for c in range(classes):
-        write_row(before, tiles, room, shape, c)
         coming = place + (c + ahead) * inner if c + ahead < classes else place + lanes + (c + ahead - classes) * inner
         for g in range(0, lanes, lanes_of(x)):
             for i in range(coming + g, coming + g + lanes_of(x), line):
@@ -49,20 +48,30 @@ def entered(x, place, tiles, room, shape, before):
             logits = _vector.load(x, place + c * inner + g)
             reach = farther(logits, reach)
             _vector.store(tiles, room + c * stride + g, exp_number(logits, zero))
+            write_part(before, tiles, shape, c, g)
+        leave_row(before, tiles, room, shape, c)
     return farthest(reach)
 
 
 @optional
-def write_row(before, tiles, following, shape, c):
-    """Write the results of class c of a tile, if it waits for that, and leave the last ones to the tile that follows."""
+def write_part(before, tiles, shape, c, g):
+    """Write the results of class c of a tile about lane g on, as many as a vector has, if the tile waits for that."""
     waits, finish, room, target, place, begins, flows = before
     if waits:
-        classes, inner, lanes, stride = shape
-        row, factors = room + c * stride, room + classes * stride
-        write(finish, tiles, row, factors, lanes, target, place + c * inner, begins, flows)
-        if flows:
-            leave(tiles, row + lanes, following + c * stride)
-            leave(tiles, factors + lanes, following + classes * stride)
+        classes, inner, _, stride = shape
+        row, factors, step = room + c * stride, room + classes * stride, short_lanes_of(tiles)
+        for k in range(g, g + lanes_of(tiles), step):
+            write(finish, tiles, row, factors, k, target, place + c * inner, begins, flows)
+
+
+@optional
+def leave_row(before, tiles, following, shape, c):
+    """Leave the last results of class c to the tile that follows, if they are not written yet."""
+    waits, _, room, _, _, _, flows = before
+    if waits & flows:
+        classes, _, lanes, stride = shape
+        leave(tiles, room + c * stride + lanes, following + c * stride)
+        leave(tiles, room + classes * stride + lanes, following + classes * stride)
 
 
 @inlined
@@ -79,30 +88,28 @@ def write_all(finish, tiles, room, shape, target, place, begins, flows):
     factors = room + classes * stride
     for c in range(classes):
         row, to = room + c * stride, place + c * inner
-        write(finish, tiles, row, factors, lanes, target, to, begins, flows)
+        for k in range(0, lanes, short_lanes_of(tiles)):
+            write(finish, tiles, row, factors, k, target, to, begins, flows)
         if flows:
             n = late(target, to)
             store_part(target, to + lanes - n, n, product(finish, tiles, row + lanes - n, factors + lanes - n))
 
 
 @inlined
-def write(finish, tiles, row, factors, lanes, target, to, begins, flows):
-    """Write the results of a row, from element `to` of the target on; those that flow past the caches by whole lines alone.
+def write(finish, tiles, row, factors, k, target, to, begins, flows):
+    """Write the results of a row from lane k on, a short vector, where `to` is the place of the first one.
 
-    The first line has its begin from the tile before, unless the row `begins` with this tile.
+    Those that flow past the caches are the line in which lane k is.  The first line has its begin from the tile before, unless
+    the row `begins` with this tile.
     """
-    step = short_lanes_of(tiles)
     if flows:
         n = late(target, to)
-        first = -n
-        if begins & (n > 0):
-            store_part(target, to, step - n, product(finish, tiles, row, factors))
-            first += step
-        for g in range(first, lanes - step + 1, step):
-            stream(target, to + g, product(finish, tiles, row + g, factors + g))
+        if (k == 0) & begins & (n > 0):
+            store_part(target, to, short_lanes_of(tiles) - n, product(finish, tiles, row, factors))
+        else:
+            stream(target, to + k - n, product(finish, tiles, row + k - n, factors + k - n))
     else:
-        for g in range(0, lanes, step):
-            _vector.store(target, to + g, product(finish, tiles, row + g, factors + g))
+        _vector.store(target, to + k, product(finish, tiles, row + k, factors + k))
 
 
 @inlined

@@ -99,21 +99,40 @@ def read_labels(ys, ignored, y, lanes):
 
 @inlined
 def sums(tiles, room, stride, classes, lanes, y, e, o):
-    """Of each position the exponential of its label, and the sum of all others."""
+    """Of each position the exponential of its label, and the sum of all others: in four parts, each of few terms, and then in
+    float64.
+    """
     zero, one = filled(tiles, 0.0), filled(tiles, 1.0)
     for g in range(0, lanes, lanes_of(tiles)):
         label = _vector.load(y, g)
         c, own, total = zero, zero, widened(zero)
-        for first in range(0, classes, FOLD):
-            part = zero
-            for i in range(first, min(first + FOLD, classes)):
-                x = _vector.load(tiles, room + i * stride + g)
-                part = part + where_equal(label, c, zero, x)
-                own = where_equal(label, c, x, own)
+        for first in range(0, classes, 4 * FOLD):
+            last = min(first + 4 * FOLD, classes)
+            whole = last - (last - first) % 4
+            q, r, s, t = zero, zero, zero, zero
+            for i in range(first, whole, 4):
+                at = room + i * stride + g
+                q, own = beside(tiles, at, label, c, q, own)
                 c = c + one
-            total = total + widened(part)
+                r, own = beside(tiles, at + stride, label, c, r, own)
+                c = c + one
+                s, own = beside(tiles, at + 2 * stride, label, c, s, own)
+                c = c + one
+                t, own = beside(tiles, at + 3 * stride, label, c, t, own)
+                c = c + one
+            for i in range(whole, last):
+                r, own = beside(tiles, room + i * stride + g, label, c, r, own)
+                c = c + one
+            total = total + widened((q + r) + (s + t))
         _vector.store(e, g, own)
         _vector.store(o, g, narrowed(total, o))
+
+
+@inlined
+def beside(tiles, at, label, c, part, own):
+    """The sum of what is not the label's with one class more, and the label's."""
+    x = _vector.load(tiles, at)
+    return where_equal(label, c, part, part + x), where_equal(label, c, x, own)
 
 
 @inlined
