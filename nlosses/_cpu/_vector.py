@@ -402,17 +402,17 @@ def settle(typing_context: Any) -> Any:
     return types.void(), generate
 
 
-def _prefetch(write: int) -> Any:
+def _prefetch(write: int, level: int) -> Any:
     @intrinsic
     def prefetch(typing_context: Any, array: Any, at: Any) -> Any:
-        """Have the cache line of element `at` of an array fetched, which need not exist."""
+        """Have the cache line of element `at` of an array fetched to a cache of the level; it need not exist."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
             place = builder.bitcast(builder.gep(_data(context, builder, array, args[0]), [args[1]]), byte)
             kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
             fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-            builder.call(fetch, [place, i32(write), i32(3), i32(1)])
+            builder.call(fetch, [place, i32(write), i32(4 - level), i32(1)])
             return context.get_dummy_value()
 
         return types.void(array, types.intp), generate
@@ -420,4 +420,6 @@ def _prefetch(write: int) -> Any:
     return prefetch
 
 
-prefetch, prefetch_to_write = _prefetch(0), _prefetch(1)
+prefetch, prefetch_to_write = _prefetch(0, 1), _prefetch(1, 1)
+#: For many lines that follow no pattern: the first cache waits for a third as many at a time as the second.
+prefetch_far = _prefetch(0, 2)

@@ -12,8 +12,8 @@ from . import _threads
 from ._blocks import BLOCK, CHUNK, FOLDED, WIDE, add, add_chunk, lanes_sum, stack_buffer, total_of
 from ._jit import array, build
 
-#: Labels that take as long as one element of a loss.
-LABELS = 8
+#: Labels that take as long as one element of a loss, and those with weights.
+LABELS, WEIGHTED = 8, 2
 
 
 def make_leaves(stamp):
@@ -94,7 +94,7 @@ def _census(dtype: Any, parallel: bool) -> Any:
 def census(target: np.ndarray, classes: int, ignored: int, weight: np.ndarray | None) -> tuple[int, float]:
     """Number of class indices out of range, and the sum of the weights of the rows that are not ignored."""
     key = (None if weight is None else weight.dtype,)
-    return _threads.run(target.size // LABELS, _census, key, target, classes, ignored, weight)
+    return _threads.run(target.size // (LABELS if weight is None else WEIGHTED), _census, key, target, classes, ignored, weight)
 
 
 def make_total(stamp):
