@@ -87,6 +87,22 @@ def log1p_unit(x):
     return log1p(x)
 
 
+def log_half(x):
+    """Natural logarithm of 0 <= `x` <= 1/2, within 1.5 ulp: `log` at two thirds of the cost.
+
+    ``log_half(0)`` is -inf. Beyond 1/2, and below 0, the result is undefined.
+    """
+    return log(x)
+
+
+def log1m_half(x):
+    """Natural logarithm of 1 - `x` for 0 <= `x` <= 1/2, within 1.5 ulp: ``log1p(-x)`` at half of the cost.
+
+    Beyond 1/2, and below 0, the result is undefined.
+    """
+    return log1p(_as(-x, -x))
+
+
 def expm1(x):
     """Exponential of `x`, minus 1, within 1.2 ulp, also for tiny `x`.
 
@@ -113,7 +129,7 @@ def where(condition, a, b):
     return a if condition else b
 
 
-PRIMITIVES = (exp, exp_nonpositive, exp_moderate, log, log1p, log1p_unit, expm1, maximum, where)
+PRIMITIVES = (exp, exp_nonpositive, exp_moderate, log, log1p, log1p_unit, log_half, log1m_half, expm1, maximum, where)
 
 
 # --- compositions: written once, compiled by every target -------------------------------------------------------------

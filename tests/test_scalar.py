@@ -26,13 +26,14 @@ ALL = [*UNARY, *BINARY, scalar.maximum]
 BOUND = {
     "exp": 1, "expm1": 1.2, "log": 1, "log1p": 1.1, "tanh": 2, "sigmoid": 2, "softplus": 2, "log_sigmoid": 2,
     "xlogy": 2, "product": 0.5, "exp_difference": 2, "exp_nonpositive": 1, "exp_moderate": 1, "log1p_unit": 1.5,
-    "exp_below": 2,
+    "exp_below": 2, "log_half": 1.5, "log1m_half": 1.5,
 }  # fmt: skip
 
 #: Functions that are defined on an interval alone.
 LIMITED = {
     "exp_nonpositive": (-math.inf, 0), "exp_moderate": (-scalar.MODERATE, scalar.MODERATE), "log1p_unit": (0, 1),
     "log": (5e-324, math.inf), "log1p": (-1 + 2**-53, math.inf),
+    "log_half": (5e-324, 0.5), "log1m_half": (0, 0.5),
 }  # fmt: skip
 
 inf, nan = math.inf, math.nan
@@ -60,6 +61,8 @@ EXACT = {  # arguments and result; the sign of a zero counts
     "exp_nonpositive": [(0.0, 1), (-0.0, 1), (-inf, 0.0), (nan, nan), (-1e5, 0.0)],
     "exp_moderate": [(0.0, 1), (-0.0, 1), (nan, nan)],
     "log1p_unit": [(0.0, 0.0), (nan, nan)],
+    "log_half": [(0.0, -inf), (-0.0, -inf), (nan, nan)],
+    "log1m_half": [(0.0, -0.0), (nan, nan)],
     "exp_below": [
         (-inf, 0.0, 0.0), (-inf, -1e30, 0.0), (0.0, inf, 0.0), (1.5, 1.5, 1), (-1e30, -1e30, 1), (nan, 0.0, nan),
         (0.0, nan, nan), (nan, inf, nan), (-inf, nan, nan), (inf, inf, nan), (-inf, -inf, nan), (-1e30, -1e13, 0.0),
@@ -124,6 +127,8 @@ def reference(name, *point):
         "log": mpmath.log,
         "log1p": mpmath.log1p,
         "log1p_unit": mpmath.log1p,
+        "log_half": mpmath.log,
+        "log1m_half": lambda x: mpmath.log1p(-x),
         "tanh": mpmath.tanh,
         "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
         "softplus": lambda x: max(x, 0) + rest,
@@ -265,6 +270,8 @@ NUMPY = {
     "expm1": np.expm1,
     "log": np.log,
     "log1p_unit": np.log1p,
+    "log_half": np.log,
+    "log1m_half": lambda x: np.log1p(-x),
     "log1p": np.log1p,
     "tanh": np.tanh,
     "sigmoid": lambda x: np.exp(np.minimum(x, 0)) / (1 + np.exp(-abs(x))),
@@ -281,7 +288,7 @@ def test_dense_float32(function):
     rng = np.random.default_rng(5)
     inside = np.concatenate([rng.uniform(-2, 2, 500_000), rng.uniform(-110, 95, 500_000)]).astype(np.float32)
     x = np.concatenate([everywhere, inside])
-    if name in ("exp_nonpositive", "exp_moderate", "log1p_unit"):  # the others have values, if not numbers, everywhere
+    if name in ("exp_nonpositive", "exp_moderate", "log1p_unit", "log_half", "log1m_half"):  # the others have values, if not numbers, everywhere
         x = domain(name, x)
     result = run_compiled(function, x)
     with np.errstate(all="ignore"):

@@ -424,6 +424,39 @@ def _log(F: Format) -> Callable[..., Any]:
     return log
 
 
+def _log_half(F: Format) -> Callable[..., Any]:
+    U, split, exponent, unit, log1p_tail = _logarithmic(F)
+    zero, one, inf = _constants(F, 0, 1, math.inf)
+    high, low, lift, lifted = _constants(F, F.ln2[0] * unit, F.ln2[1] * unit, 2.0 ** (F.fraction + 1), (F.fraction + 1) / unit)
+    normal = np.finfo(F.T).tiny
+    root, mask = split
+
+    def log_half(x):
+        # As log, but here k high is at least twice as large as f, so that their sum needs no rounding error.
+        subnormal = x < normal
+        i = _bits(x * lift if subnormal else x)
+        e = U(U(i - root) & mask)
+        k = exponent(e) - (lifted if subnormal else zero)
+        f = _bits(U(i - e)) - one
+        y = k * high + (f + (log1p_tail(f) + k * low))
+        return y if x > zero else x - inf
+
+    return log_half
+
+
+def _log1m_half(F: Format) -> Callable[..., Any]:
+    log1p_tail = _polynomial_tail(F) if F is FLOAT32 else _quotient_tail(F)
+    zero, one, middle, ln2 = _constants(F, 0, 1, 1 - math.sqrt(0.5), math.log(2))
+
+    def log1m_half(x):
+        # log(2 (1 - x)) - log 2 where that has the smaller argument; 1 - 2x is exact there.
+        upper = x > middle
+        f = one - (x + x) if upper else -x
+        return (f + log1p_tail(f)) - (ln2 if upper else zero)
+
+    return log1m_half
+
+
 def _log1p(F: Format) -> Callable[..., Any]:
     U, split, exponent, unit, log1p_tail = _logarithmic(F)
     half, one, minus_one, minus_inf, inf, nan = _constants(F, 0.5, 1, -1, -math.inf, math.inf, math.nan)
@@ -477,6 +510,8 @@ _attach(scalar.expm1, _expm1)
 _attach(scalar.log, _log)
 _attach(scalar.log1p, _log1p)
 _attach(scalar.log1p_unit, _log1p_unit)
+_attach(scalar.log_half, _log_half)
+_attach(scalar.log1m_half, _log1m_half)
 
 
 @overload(exp_number, target="cpu", jit_options=OPTIONS)

@@ -33,6 +33,10 @@ def _log1p_unit(x):
     return _UNIT.get(x) or (lambda x: math.log1p(x))
 
 
+def _log1m_half(x):
+    return (lambda x: math.log1p(-x)) if isinstance(x, types.Number) else None
+
+
 def _maximum(a, b):
     return lambda a, b: a if (a > b) | (a != a) else b
 
@@ -49,6 +53,8 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "log": _unary(math.log),
     "log1p": _unary(math.log1p),
     "log1p_unit": _log1p_unit,
+    "log_half": _unary(math.log),
+    "log1m_half": _log1m_half,
     "expm1": _unary(math.expm1),
     "maximum": _maximum,
     "where": _where,

@@ -102,7 +102,7 @@ def _variants(common: LossCase) -> Iterator[LossCase]:
 
 def _edges(loss: Loss[Any]) -> Iterator[Case]:
     """Sizes around the blocks of the kernels, and every option where several threads work."""
-    from .._cpu import _blocks, _threads, classwise, labels, tiles
+    from .._cpu import _blocks, _threads, gather, labels, tiles
 
     labelled = _kinds_of_target(loss)[0]
     common = LossCase(loss, "none", labelled, "float64", "input")
@@ -110,7 +110,7 @@ def _edges(loss: Loss[Any]) -> Iterator[Case]:
     if not labelled:
         shapes = [(n + d,) for n in (_blocks.CHUNK, _blocks.BLOCK) for d in (-1, 0, 1)]
     elif loss.spec.log_probabilities:
-        shapes = [(classwise.BLOCK + 1, 3), (1, 3, classwise.BLOCK + 1)]
+        shapes = [(gather.BLOCK + 1, 3), (1, 3, gather.BLOCK + 1)]
     else:
         many = labels.FEW // 4 + 1
         shapes = [(tiles.BLOCK + 1, 3), (2, 3, tiles.BLOCK // 2 + 1), (_blocks.BLOCK // many + 1, many), (2, _blocks.CHUNK + 1)]

@@ -1,6 +1,6 @@
 """Binary cross entropy of probabilities."""
 
-from .._scalar import log, log1p
+from .._scalar import log, log1m_half, log1p, log_half
 from .._spec import UNIT, Fact, elementwise
 
 LOG_LIMIT = 100.0  # -log(p) is limited to this, so that one wrong certain prediction cannot make a mean infinite
@@ -9,12 +9,12 @@ SMALLEST_VARIANCE = 9.999999960041972e-13  # 1e-12 as a float32: the floor that 
 
 def point(x, t):
     T = type(x)
-    limit = T(LOG_LIMIT)
-    a = -log(x)
-    b = -log1p(-x)
-    a = a if a < limit else limit
-    b = b if b < limit else limit
-    return t * a + (T(1) - t) * b, (x - t) / variance(x)
+    upper = x > T(0.5)
+    p = T(1) - x if upper else x  # the smaller one of both probabilities, without a rounding
+    surprisal, limit = -log_half(p), T(LOG_LIMIT)
+    surprisal = surprisal if surprisal < limit else limit
+    s = T(1) - t
+    return (s if upper else t) * surprisal - (t if upper else s) * log1m_half(p), (x - t) / variance(x)
 
 
 def variance(x):
