@@ -11,7 +11,7 @@ from . import _arrays, _validate
 from ._arrays import F4, F8
 from ._cpu import checks, elementwise
 from ._results import Result, divided, serves
-from ._spec import Math, Spec
+from ._spec import UNIT, Math, Spec
 
 
 class Problem:
@@ -19,7 +19,7 @@ class Problem:
 
     __slots__ = (
         "denominator", "input", "math", "options", "order", "parameters", "shape", "simple", "spec", "t", "target",
-        "unreduced", "value_type", "weight", "x",
+        "unchecked", "unit", "unreduced", "value_type", "weight", "x",
     )  # fmt: skip
 
     def __init__(self, spec: Spec[Any], input: Any, target: Any, options: dict[str, Any]) -> None:
@@ -46,7 +46,9 @@ class Problem:
         for switch in spec.variants:
             if options[switch]:
                 self.math = spec.variants[switch]
-        if spec.checks_domains:
+        self.unit = spec.input == spec.target == UNIT and self.math.summand is None
+        self.unchecked = spec.checks_domains
+        if self.unchecked and not self.unit:
             self._check_domains()
         self.weight = None if options.get("weight") is None else self._weight(options["weight"])
         self.parameters: tuple[elementwise.Operand | None, ...] = ()
@@ -72,6 +74,10 @@ class Problem:
         self.value_type = _arrays.value_dtype(self.input, self.target).type
 
     def _check_domains(self) -> None:
+        """Raise if an element is outside its interval; those between 0 and 1 a kernel checks as it reads them, if its results
+        are nobody's yet.
+        """
+        self.unchecked = False
         for name, array, interval in (("input", self.x, self.spec.input), ("target", self.t, self.spec.target)):
             if interval.bounded and checks.leaves(array, interval.low, interval.high):
                 raise _validate.outside(self.spec.name, name, getattr(self, name), interval)
@@ -109,6 +115,8 @@ class Problem:
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
         # What follows, without the microseconds of the general case.
+        if self.unchecked and out is not None:
+            self._check_domains()
         if self.simple and (out is None or (grad_output is None and self._serves(out))):
             grad = np.empty(self.shape, self.x.dtype) if out is None else out
             flat = grad if grad.ndim == 1 else grad.reshape(-1)
@@ -125,6 +133,8 @@ class Problem:
 
     def check(self, argnum: int, out: Any) -> None:
         """Raise what `grad` of the same arguments would raise."""
+        if self.unchecked:
+            self._check_domains()
         if argnum == 1 and self.math.target_slope is None:
             raise _validate.missing(self.spec.name, "gradient with respect to the target", "target_slope")
         if out is not None:
@@ -170,10 +180,15 @@ class Problem:
         if self.denominator != 1.0:
             scale = scale / self.denominator if self.denominator else math.inf * scale
         values = np.empty(self.shape, self.x.dtype, self.order) if self.unreduced and with_value else None
+        if self.unchecked and not with_value:
+            self._check_domains()
         total = elementwise.run(
             function, with_value, self.x, self.t, self.weight, upstream, vector, self.parameters, scale,
             None if values is None else _arrays.flat(values), out, self.math.summand,
+            self.unit and with_value,
         )  # fmt: skip
+        if self.unchecked and total != total:
+            self._check_domains()
         if not with_value:
             return None
         if values is not None:

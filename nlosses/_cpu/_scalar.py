@@ -121,7 +121,7 @@ _SAME_WIDTH = {
 
 
 @intrinsic
-def _bits(typing_context, x):
+def bits(typing_context, x):
     """The bits of a floating-point number as an unsigned integer, and back."""
     result = _SAME_WIDTH[x]
     return result(x), lambda context, builder, signature, args: builder.bitcast(args[0], context.get_value_type(result))
@@ -227,9 +227,9 @@ def _exp(F: Format) -> Callable[..., Any]:
         y = s + (tail * (r * r) + ((a - (s - one)) - b))
         # The low bits of `shifted` are k + 2 bias. 2**k is beyond the format where the result is subnormal or nearly
         # infinite, so it comes in two factors, of which only the second rounds.
-        i = _bits(shifted)
+        i = bits(shifted)
         j = U(i >> halve)
-        return y * _bits(U(j << fraction)) * _bits(U(U(i - j) << fraction))
+        return y * bits(U(j << fraction)) * bits(U(U(i - j) << fraction))
 
     return exp
 
@@ -388,7 +388,7 @@ def _exponent(F: Format) -> tuple[Callable[..., Any], float]:
     offset = F.T(2.0**F.fraction + 2.0 ** (62 - F.fraction))
 
     def exponent(e):
-        return _bits((e + lift) >> fraction | frame) - offset
+        return bits((e + lift) >> fraction | frame) - offset
 
     return register_jitable(**OPTIONS)(exponent), 1.0
 
@@ -410,10 +410,10 @@ def _log(F: Format) -> Callable[..., Any]:
     def log(x):
         # x = 2**k (1 + f), where 1 + f lies between the square roots of 1/2 and 2.
         subnormal = x < normal
-        i = _bits(x * lift if subnormal else x)
+        i = bits(x * lift if subnormal else x)
         e = U(U(i - root) & mask)
         k = exponent(e) - (lifted if subnormal else zero)
-        f = _bits(U(i - e)) - one
+        f = bits(U(i - e)) - one
         # k high + f keeps its rounding error, as in exp.
         k_high = k * high
         s = k_high + f
@@ -434,10 +434,10 @@ def _log_half(F: Format) -> Callable[..., Any]:
     def log_half(x):
         # As log, but here k high is at least twice as large as f, so that their sum needs no rounding error.
         subnormal = x < normal
-        i = _bits(x * lift if subnormal else x)
+        i = bits(x * lift if subnormal else x)
         e = U(U(i - root) & mask)
         k = exponent(e) - (lifted if subnormal else zero)
-        f = _bits(U(i - e)) - one
+        f = bits(U(i - e)) - one
         y = k * high + (f + (log1p_tail(f) + k * low))
         return y if x > zero else x - inf
 
@@ -469,16 +469,16 @@ def _log1p(F: Format) -> Callable[..., Any]:
         # and counts for nothing from there on.
         u = one + x
         lost = x - (u - one)
-        i = _bits(u)
+        i = bits(u)
         e = U(U(i - root) & mask)
         k = exponent(e)
-        g = _bits(U(i - e)) - one
-        h = half * (lost * _bits(U(two - e)))  # lost / 2**k; 1 / 2**k alone would not be a number for the largest k
+        g = bits(U(i - e)) - one
+        h = half * (lost * bits(U(two - e)))  # lost / 2**k; 1 / 2**k alone would not be a number for the largest k
         f = g + h
         k_high = k * high
         s = k_high + g
         y = s + (log1p_tail(f) + ((g - (s - k_high)) + (k * low + h)))
-        y = _bits(U(_bits(y) | U(_bits(x) & sign)))  # gives -0 its sign back; elsewhere x and y agree
+        y = bits(U(bits(y) | U(bits(x) & sign)))  # gives -0 its sign back; elsewhere x and y agree
         y = y if x < inf else x
         return y if x > minus_one else (minus_inf if x == minus_one else nan)
 

@@ -26,18 +26,26 @@ from ._blocks import (
     total_of,
     uncounted,
 )
-from ._jit import array, build, name_of
+from ._jit import array, build, inlined, name_of
+from ._scalar import bits
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
 Operand = tuple[Any, int, int]
 
 
-def make(function, with_value, parameters_taken, general, stamp):
+@inlined
+def later(a, b):
+    return a if a > b else b
+
+
+def make(function, with_value, parameters_taken, general, unit, stamp):
     """The kernel of one scalar function: ``point`` (`with_value`), or one of the further derivatives.
 
     `general` is 0 in the kernel that has nothing but the function, and is as fast as can be.  That of 1 may have weights, and
     writes unreduced values, instead of adding them, where `values` has room for them.  That of 2 has an upstream gradient and
     a vector besides, and like the weights they are ones where absent.
+
+    With `unit` the result is NaN if an input or a target is not between 0 and 1.
     """
 
     def kernel(x, t, weight, upstream, vector, parameters, scale, values, out):
@@ -64,6 +72,9 @@ def make(function, with_value, parameters_taken, general, stamp):
             lanes = stack_buffer(WIDE)
             for i in range(FOLDED):
                 lanes[i] = 0.0
+            greatest = bits(
+                T(0)
+            )  # of what is read; the bits of negative numbers and of NaN are greater than those of all others
             total = 0.0
             error = 0.0
             for lo in range(start, min(start + BLOCK, x.size), CHUNK):
@@ -83,6 +94,8 @@ def make(function, with_value, parameters_taken, general, stamp):
                     us = staged(upstream, lo, n, u_room, lo == start)
                     qs = staged(vector, lo, n, q_room, lo == start)
                 for i in range(n):
+                    if unit:
+                        greatest = later(later(greatest, bits(xs[i] + T(0))), bits(ts[i] + T(0)))  # -0 + 0 is 0
                     if parameters_taken == 0:
                         result = function(xs[i], ts[i])
                     elif parameters_taken == 1:
@@ -109,6 +122,8 @@ def make(function, with_value, parameters_taken, general, stamp):
                 if out is not None and by_way:
                     copy(out[lo:hi], buffer, n)
             partial[b] = lanes_sum(total, error, lanes)
+            if unit and greatest > bits(T(1)):
+                partial[b] = np.nan
         return total_of(partial)
 
     return kernel
@@ -123,6 +138,7 @@ def _kernel(
     general: int,
     weighted: bool,
     with_out: bool,
+    unit: bool,
     parallel: bool,
 ) -> Any:
     operand = types.Tuple((array(dtype), types.int64, types.int64))
@@ -139,10 +155,11 @@ def _kernel(
     )
     cells = {
         "function": function, "with_value": with_value, "parameters_taken": len(taken), "general": general,
+        "unit": unit,
     }  # fmt: skip
     parts = [name_of(function), np.dtype(dtype).name, *("with" if present else "without" for present in taken)]
     parts += [("", "values", "general")[general]] * (general > 0) + ["weighted"] * weighted
-    parts += ["out"] * with_out + ["parallel"] * parallel
+    parts += ["out"] * with_out + ["unit"] * unit + ["parallel"] * parallel
     return build(make, "_".join(parts), cells, signature, parallel)
 
 
@@ -163,16 +180,18 @@ def run(
     values: np.ndarray | None = None,
     out: np.ndarray | None = None,
     summand: Any = None,
+    unit: bool = False,
 ) -> float:
     """Sum of the values, which go to `values` too if that is given; the scaled derivative goes to `out`, which may be `x`.
 
-    The `summand` of a loss, if it has one, takes the place of its point where that is quicker.
+    The `summand` of a loss, if it has one, takes the place of its point where that is quicker.  With `unit` the result is NaN
+    if an element is not between 0 and 1.
     """
     key: tuple[Any, ...]
     if with_value and weight is None and upstream is None and vector is None and values is None:
         if summand is not None and parameters.count(None) == len(parameters):
             return summands.run(summand, x, t, scale, out)
-        key = (function, True, x.dtype, _taken(parameters), 0, False, out is not None)
+        key = (function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit)
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
     values = np.empty(0, x.dtype) if values is None else values
@@ -180,5 +199,5 @@ def run(
     if upstream is not None or vector is not None or not with_value:
         weight, further = weight or one, (upstream or one, vector or one)
     general = 1 if further[0] is None else 2
-    key = (function, with_value, x.dtype, _taken(parameters), general, weight is not None, out is not None)
+    key = (function, with_value, x.dtype, _taken(parameters), general, weight is not None, out is not None, unit)
     return _threads.run(x.size, _kernel, key, x, t, weight, *further, parameters, scale, values, out)
