@@ -203,37 +203,6 @@ def _horner(F: Format, coefficients: tuple[float, ...]) -> tuple[Any, tuple[Any,
     return lead, tuple(others[::-1])
 
 
-def _exp(F: Format) -> Callable[..., Any]:
-    U, fraction, halve = F.U, F.U(F.fraction), F.U(1)
-    one, log2e, high, low = _constants(F, 1, 1 / math.log(2), *F.ln2)
-    first, last = _constants(F, *F.exp_domain)
-    lead, rest = _horner(F, F.exp_tail)
-    rounder = F.T(F.rounder + 2 * F.bias)
-
-    def exp(x):
-        # exp(x) = 2**k exp(r), where k = round(x / ln 2). NaN passes both bounds.
-        x = first if first > x else x
-        x = last if last < x else x
-        shifted = x * log2e + rounder
-        k = shifted - rounder
-        a = x - k * high
-        b = k * low
-        r = a - b
-        tail = lead
-        for c in rest:
-            tail = tail * r + c
-        # 1 + a is by far the largest part: with its rounding error kept, the rest adds next to none.
-        s = one + a
-        y = s + (tail * (r * r) + ((a - (s - one)) - b))
-        # The low bits of `shifted` are k + 2 bias. 2**k is beyond the format where the result is subnormal or nearly
-        # infinite, so it comes in two factors, of which only the second rounds.
-        i = bits(shifted)
-        j = U(i >> halve)
-        return y * bits(U(j << fraction)) * bits(U(U(i - j) << fraction))
-
-    return exp
-
-
 def _split_exp(F: Format, offset: int) -> Callable[..., Any]:
     one, log2e, high, low, rounder = _constants(F, 1, 1 / math.log(2), *F.ln2, F.rounder + offset)
     lead, (second, *others) = _horner(F, F.exp_tail)
@@ -250,6 +219,25 @@ def _split_exp(F: Format, offset: int) -> Callable[..., Any]:
         return (y * r + (one + zero)) * r + (one + zero), shifted
 
     return register_jitable(**OPTIONS)(split_exp)
+
+
+def _exp(F: Format) -> Callable[..., Any]:
+    U, fraction, halve, zero = F.U, F.U(F.fraction), F.U(1), F.T(0)
+    first, last = _constants(F, *F.exp_domain)
+    split_exp = _split_exp(F, 2 * F.bias)
+
+    def exp(x):
+        # exp(x) = 2**k exp(r), where k = round(x / ln 2). NaN passes both bounds.
+        x = first if first > x else x
+        x = last if last < x else x
+        y, shifted = split_exp(x, zero)
+        # The low bits of `shifted` are k + 2 bias. 2**k is beyond the format where the result is subnormal or nearly
+        # infinite, so it comes in two factors, of which only the second rounds.
+        i = bits(shifted)
+        j = U(i >> halve)
+        return y * bits(U(j << fraction)) * bits(U(U(i - j) << fraction))
+
+    return exp
 
 
 def _raised_exp(F: Format, power: int) -> Callable[..., Any]:
