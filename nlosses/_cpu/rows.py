@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._scalar import MODERATE, exp_moderate, log1p, product
-from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
+from .._softmax import coefficient, gap, lifted, others, share, slope, slope_at_peak, spread
 from ._blocks import (
     BLOCK,
     CHUNK,
@@ -58,7 +58,7 @@ def sums(xs, ts, weight, m, scale, keep, even, gs):
             nc = add(nc, T(1) if top else T(0))  # an integer would halve the width of the vectors
             if even is not None:
                 q = coefficient(wc[j], pick(tc, j), keep, even)
-                uc = add(uc, product(q, gap(x, m)))
+                uc = add(uc, share(q, x, m, scale))
                 Sc = add(Sc, q)
                 Rc = add(Rc, T(0) if top else q)
             if gs is not None:
