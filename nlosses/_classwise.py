@@ -25,6 +25,31 @@ class Problem:
 
     def __init__(self, spec: Spec[Any], input: Any, target: Any, options: dict[str, Any]) -> None:
         self.spec = spec
+        if (
+            type(input) is np.ndarray
+            and type(target) is np.ndarray
+            and ((dtype := input.dtype) is F4 or dtype is F8)
+            and target.dtype is I8
+            and input.ndim == 2
+            and target.shape == input.shape[:1]
+            and input.shape[1]
+            and input.flags.c_contiguous
+            and target.flags.c_contiguous
+        ):  # what `_canonical` would find too, in three times the time
+            self.input, self.target, self.shape = input, target, target.shape
+            self.labelled, self.value_type, self.layout = True, dtype.type, (input.shape[1], 1)
+            self.x: np.ndarray = input.reshape(-1)
+        else:
+            self._canonical(input, target)
+        classes = self.layout[0]
+        self._set_weight(options.get("weight"), classes)
+        self._set_coefficients(options, classes)
+        self._set_target(classes, options["reduction"])
+
+    # --- arguments -------------------------------------------------------------------------------------------------
+
+    def _canonical(self, input: Any, target: Any) -> None:
+        spec = self.spec
         x = self.input = _arrays.real("input", input)
         t = self.target = _arrays.real("target", target)
         self.labelled = not (spec.class_probabilities and t.shape == x.shape and t.dtype.kind == "f")
@@ -39,22 +64,16 @@ class Problem:
             self.value_type = _arrays.value_dtype(x, t).type
         self.x = _flat(x, dtype)
         if x.ndim == 1:
-            classes, self.shape = x.shape[0], ()
+            self.shape, self.layout = (), (x.shape[0], 1)
         else:
-            classes, self.shape = x.shape[1], (x.shape[0], *x.shape[2:])
-        self.layout = (classes, prod(self.shape[1:]))
-        self._set_weight(options.get("weight"), classes, dtype)
-        self._set_coefficients(options, classes)
-        self._set_target(t, dtype, classes, options["reduction"])
+            self.shape, self.layout = (x.shape[0], *x.shape[2:]), (x.shape[1], prod(x.shape[2:]))
 
-    # --- arguments -------------------------------------------------------------------------------------------------
-
-    def _set_weight(self, weight: Any, classes: int, dtype: np.dtype) -> None:
+    def _set_weight(self, weight: Any, classes: int) -> None:
         self.weight = None
         if weight is not None:
             weight = _arrays.real("weight", weight)
             _validate.class_weight(self.spec.name, weight, classes)
-            self.weight = np.ascontiguousarray(weight, dtype)
+            self.weight = np.ascontiguousarray(weight, self.x.dtype)
 
     def _set_coefficients(self, options: dict[str, Any], classes: int) -> None:
         smoothing = options.get("label_smoothing", 0.0)
@@ -64,11 +83,12 @@ class Problem:
         if not self.labelled and self.ignored >= 0:
             raise _validate.ignored_probabilities(self.spec.name, self.ignored)
 
-    def _set_target(self, t: np.ndarray, dtype: np.dtype, classes: int, reduction: str) -> None:
+    def _set_target(self, classes: int, reduction: str) -> None:
+        t = self.target
         self.unreduced = reduction == "none"
         self.denominator = 1.0
         if not self.labelled:
-            self.t = _flat(t, dtype)
+            self.t = _flat(t, self.x.dtype)
             if reduction == "mean":
                 self.denominator = float(prod(self.shape))
             return
