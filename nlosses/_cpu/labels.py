@@ -205,7 +205,7 @@ def careful(logits, ys, ignored, weight, high, low, part, wide, n, es, tiles, ro
     T = logits.dtype.type
     classes, lanes = logits.shape
     bounds(logits, high, low)
-    careful_sums(logits, None, weight, high, None, T(1), None, es, part, wide, n, wide, wide, wide)
+    careful_sums(logits, None, weight, high, T(1), None, es, part, wide, n, wide, wide, wide)
     for c in range(classes):
         copy(tiles[room + c * stride :], es[c], lanes)
     for p in range(lanes):

@@ -12,10 +12,12 @@ import numpy as np
 
 from .._scalar import MODERATE, exp_moderate, log1p, product
 from .._softmax import coefficient, gap, lifted, others, share
+from . import _vector
 from ._blocks import WIDE, add, aligned, closed, compensated, copy, pick, stack_buffer
 from ._jit import inlined, jitable, optional
 from ._tile_results import FINISH  # noqa: F401  a driver has `block`, `per_block` and what to make of the sums
 from ._transpose import join, split
+from ._vector import choice, filled_short, load_short, short_lanes_of, widened
 
 #: Positions of one unit of parallel work, about.
 BLOCK = 2048
@@ -104,7 +106,7 @@ def bounds(xs, m, low):
 
 
 @inlined
-def sums(xs, ts, weight, m, scale, keep, even, es, part, s, n, u, S, R):
+def sums(xs, ts, weight, m, keep, even, es, part, s, n, u, S, R):
     """Sums over the classes as in `rows.sums`, a lane each; the exponentials go to `es`."""
     T = xs.dtype.type
     classes, lanes = xs.shape
@@ -121,20 +123,52 @@ def sums(xs, ts, weight, m, scale, keep, even, es, part, s, n, u, S, R):
         w = weight[c]
         for p in range(lanes):
             x = line[p]
-            e = lifted(x, m[p], pick(scale, p))
+            e = lifted(x, m[p], None)
             top = x == m[p]
             part[p] += T(0) if top else e
             n[p] += T(1) if top else T(0)
             es_c[p] = e
             if even is not None:
                 q = coefficient(w, pick(ts, (c, p)), keep, even)
-                u[p] += np.float64(share(q, x, m[p], pick(scale, p)))
+                u[p] += np.float64(share(q, x, m[p], None))
                 S[p] += np.float64(q)
                 R[p] += np.float64(T(0) if top else q)
         if c % FOLD == FOLD - 1 or c == classes - 1:
             for p in range(lanes):
                 s[p] += np.float64(part[p])
                 part[p] = T(0)
+
+
+@inlined
+def moderate_sums(xs, ts, weight, m, scale, keep, even, es, s, n, u, S, R):
+    """The same of moderate logits, in explicit vectors, so that nothing goes to memory and back for each class."""
+    classes, lanes = xs.shape
+    zero = filled_short(xs, 0.0)
+    for g in range(0, lanes, short_lanes_of(xs)):
+        top, lift, count = load_short(m, g), load_short(scale, g), zero
+        s_all, u_all, S_all, R_all = widened(zero), widened(zero), widened(zero), widened(zero)
+        for first in range(0, classes, FOLD):
+            s_part, u_part, S_part, R_part = zero, zero, zero, zero
+            for c in range(first, min(first + FOLD, classes)):
+                x = load_short(xs, c * lanes + g)
+                peak = x == top
+                e = exp_moderate(x) * lift
+                s_part = s_part + choice(peak, zero, e)
+                count = choice(peak, count + 1.0, count)
+                _vector.store(es, c * lanes + g, choice(peak, 1.0, e))
+                if even is not None:
+                    q = (load_short(ts, c * lanes + g) * keep + even) * weight[c]
+                    u_part = u_part + (top - x) * q
+                    S_part = S_part + q
+                    R_part = R_part + choice(peak, zero, q)
+            s_all = s_all + widened(s_part)
+            if even is not None:
+                u_all, S_all, R_all = u_all + widened(u_part), S_all + widened(S_part), R_all + widened(R_part)
+        _vector.store(n, g, count)
+        _vector.store(s, g, s_all)
+        _vector.store(u, g, u_all)
+        _vector.store(S, g, S_all)
+        _vector.store(R, g, R_all)
 
 
 @optional
@@ -213,9 +247,12 @@ def block(
         if bounds(xs, m, r):
             for p in range(lanes):
                 r[p] = exp_moderate(-m[p])
-            sums(xs, ts, weight, m, r, keep, even, es, part, s_wide, n, u, S, R)
+            if probabilities is None:  # any finite numbers will do, of which nothing is kept
+                moderate_sums(xs, xs, weight, m, r, T(0), even, es, s_wide, n, u, S, R)
+            else:
+                moderate_sums(xs, ts, weight, m, r, keep, even, es, s_wide, n, u, S, R)
         else:
-            sums(xs, ts, weight, m, None, keep, even, es, part, s_wide, n, u, S, R)
+            sums(xs, ts, weight, m, keep, even, es, part, s_wide, n, u, S, R)
         for p in range(lanes):
             s[p] = others(T(s_wide[p]), n[p], m[p])
         for p in range(lanes):  # apart from float64, which would halve the width of the vectors
