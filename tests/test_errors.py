@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cases import inside
 
 import nlosses as nl
 
@@ -151,3 +152,42 @@ def test_functions():
             function(1j)
         with pytest.raises(ValueError, match="grad_output must have the shape of output"):
             function.vjp(X[0], X)
+
+
+@pytest.fixture(params=[loss for loss in nl.LOSSES.values() if loss.spec.checks_domains], ids=lambda loss: loss.__name__)
+def bounded(request):
+    """A loss whose arguments must lie in intervals."""
+    return request.param
+
+
+@pytest.mark.parametrize("wrong", [-0.25, np.nextafter(np.float32(1), np.float32(2)), np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("n", [1, 600, 5000, 30_000])
+def test_one_element_outside_its_interval_is_found(bounded, wrong, n, dtype, rng):
+    """In any vector, chunk, block or thread, by whatever method; and nothing is written."""
+    x, t = (inside(interval, n, dtype, rng) for interval in (bounded.spec.input, bounded.spec.target))
+    methods = [bounded, bounded.value_and_grad, bounded.grad, bounded.hessian_diag]
+    for reduction in ("mean", "none"):
+        for method in methods:
+            method(x, t, reduction=reduction)
+        for i in {0, n // 2, n - 1}:
+            for name, array in (("input", x), ("target", t)):
+                right, array[i] = array[i], wrong
+                for method in methods:
+                    with pytest.raises(ValueError, match=rf"{name} must lie in .* got {name}\[{i}\] = "):
+                        method(x, t, reduction=reduction)
+                out = np.full_like(x, 7)
+                with pytest.raises(ValueError, match=rf"{name}\[{i}\]"):
+                    bounded.value_and_grad(x, t, reduction=reduction, out=out)
+                assert (out == 7).all()
+                array[i] = right
+
+
+def test_ends_of_an_interval_lie_in_it(bounded, dtype):
+    low, high = bounded.spec.input.low, bounded.spec.input.high
+    ends = np.array([low, -low, high] * 2, dtype)  # -0 is 0
+    assert np.isfinite(bounded(ends, ends[::-1].copy(), reduction="none")).all()
+
+
+def test_nan_of_weights_is_no_fault_of_the_elements(bounded, dtype):
+    half = np.full(3, 0.5, dtype)
+    assert np.isnan(bounded(half, half, weight=np.full(3, np.nan)))
