@@ -388,21 +388,31 @@ def _logarithmic(F: Format) -> tuple[Any, ...]:
     return F.U, (root, mask), *_exponent(F), _polynomial_tail(F) if F is FLOAT32 else _quotient_tail(F)
 
 
-def _log(F: Format) -> Callable[..., Any]:
-    U, split, exponent, unit, log1p_tail = _logarithmic(F)
-    zero, one, minus_inf, inf, nan = _constants(F, 0, 1, -math.inf, math.inf, math.nan)
-    high, low, lift, lifted = _constants(F, F.ln2[0] * unit, F.ln2[1] * unit, 2.0 ** (F.fraction + 1), (F.fraction + 1) / unit)
+def _decomposed(F: Format) -> Callable[..., Any]:
+    U, (root, mask), exponent, unit, _ = _logarithmic(F)
+    zero, one = _constants(F, 0, 1)
+    lift, lifted = _constants(F, 2.0 ** (F.fraction + 1), (F.fraction + 1) / unit)
     normal = np.finfo(F.T).tiny
-    root, mask = split
 
-    def log(x):
-        # x = 2**k (1 + f), where 1 + f lies between the square roots of 1/2 and 2.
+    def decomposed(x):
+        """k and f of x = 2**k (1 + f), where 1 + f lies between the square roots of 1/2 and 2; k in `_exponent`'s unit."""
         subnormal = x < normal
         i = bits(x * lift if subnormal else x)
         e = U(U(i - root) & mask)
-        k = exponent(e) - (lifted if subnormal else zero)
-        f = bits(U(i - e)) - one
-        # k high + f keeps its rounding error, as in exp.
+        return exponent(e) - (lifted if subnormal else zero), bits(U(i - e)) - one
+
+    return register_jitable(**OPTIONS)(decomposed)
+
+
+def _log(F: Format) -> Callable[..., Any]:
+    _, _, _, unit, log1p_tail = _logarithmic(F)
+    decomposed = _decomposed(F)
+    zero, minus_inf, inf, nan = _constants(F, 0, -math.inf, math.inf, math.nan)
+    high, low = _constants(F, F.ln2[0] * unit, F.ln2[1] * unit)
+
+    def log(x):
+        # k high + f keeps its rounding error: where they are of opposite signs, they cancel in part.
+        k, f = decomposed(x)
         k_high = k * high
         s = k_high + f
         y = s + (log1p_tail(f) + ((f - (s - k_high)) + k * low))
@@ -413,19 +423,14 @@ def _log(F: Format) -> Callable[..., Any]:
 
 
 def _log_half(F: Format) -> Callable[..., Any]:
-    U, split, exponent, unit, log1p_tail = _logarithmic(F)
-    zero, one, inf = _constants(F, 0, 1, math.inf)
-    high, low, lift, lifted = _constants(F, F.ln2[0] * unit, F.ln2[1] * unit, 2.0 ** (F.fraction + 1), (F.fraction + 1) / unit)
-    normal = np.finfo(F.T).tiny
-    root, mask = split
+    _, _, _, unit, log1p_tail = _logarithmic(F)
+    decomposed = _decomposed(F)
+    zero, inf = _constants(F, 0, math.inf)
+    high, low = _constants(F, F.ln2[0] * unit, F.ln2[1] * unit)
 
     def log_half(x):
         # As log, but here k high is at least twice as large as f, so that their sum needs no rounding error.
-        subnormal = x < normal
-        i = bits(x * lift if subnormal else x)
-        e = U(U(i - root) & mask)
-        k = exponent(e) - (lifted if subnormal else zero)
-        f = bits(U(i - e)) - one
+        k, f = decomposed(x)
         y = k * high + (f + (log1p_tail(f) + k * low))
         return y if x > zero else x - inf
 
@@ -433,7 +438,7 @@ def _log_half(F: Format) -> Callable[..., Any]:
 
 
 def _log1m_half(F: Format) -> Callable[..., Any]:
-    log1p_tail = _polynomial_tail(F) if F is FLOAT32 else _quotient_tail(F)
+    *_, log1p_tail = _logarithmic(F)
     zero, one, middle, ln2 = _constants(F, 0, 1, 1 - math.sqrt(0.5), math.log(2))
 
     def log1m_half(x):
