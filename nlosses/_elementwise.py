@@ -46,10 +46,11 @@ class Problem:
         for switch in spec.variants:
             if options[switch]:
                 self.math = spec.variants[switch]
-        self.unit = spec.input == spec.target == UNIT and self.math.summand is None
-        self.unchecked = spec.checks_domains
-        if self.unchecked and not self.unit:
-            self._check_domains()
+        self.unit = self.unchecked = False
+        if spec.checks_domains:
+            self.unit = self.unchecked = spec.input is UNIT and spec.target is UNIT and self.math.summand is None
+            if not self.unit:
+                self._check_domains()
         self.weight = None if options.get("weight") is None else self._weight(options["weight"])
         self.parameters: tuple[elementwise.Operand | None, ...] = ()
         if spec.parameters:
@@ -180,14 +181,15 @@ class Problem:
         if self.denominator != 1.0:
             scale = scale / self.denominator if self.denominator else math.inf * scale
         values = np.empty(self.shape, self.x.dtype, self.order) if self.unreduced and with_value else None
-        if self.unchecked and not with_value:
+        unit = self.unit and with_value
+        if self.unchecked and not unit:
             self._check_domains()
         total = elementwise.run(
             function, with_value, self.x, self.t, self.weight, upstream, vector, self.parameters, scale,
             None if values is None else _arrays.flat(values), out, self.math.summand,
-            self.unit and with_value,
+            unit,
         )  # fmt: skip
-        if self.unchecked and total != total:
+        if unit and self.unchecked and total != total:
             self._check_domains()
         if not with_value:
             return None

@@ -1,8 +1,8 @@
 """Classwise driver for class indices and not too many classes: value and gradient, without smoothing.
 
-Tiles as in `tiles`, of exponentials of the logits as they are.  With
-e, the exponential of the label, and o, the sum of all others, the loss is log1p(o / e), and the gradient is a factor times the
-exponentials, but -o for the label's.  A tile with a large logit gets its exponentials in the way of `tiles`.
+Tiles as in `tiles`, of exponentials of the logits as they are.  With e, the exponential of the label, and o, the sum of all
+others, the loss is log1p(o / e), and the gradient is a factor times the exponentials, but -o for the label's.  A tile with a
+large logit gets its exponentials in the way of `tiles`.
 
 Where other axes follow that of the classes, the results of a tile are written by `_planes` while the next one is read.
 """
