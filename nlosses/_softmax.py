@@ -27,11 +27,6 @@ def gap(x, m):
     return type(x)(0) if x == m else m - x
 
 
-def share(q, x, m, scale):
-    """q (m - x), of which nothing is left where q is 0, even if x is infinite; with a `scale` no logit is."""
-    return product(q, gap(x, m)) if scale is None else q * (m - x)
-
-
 def others(s, n, m):
     """s, from the sum below the maximum and the number n of classes at the maximum.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._scalar import MODERATE, exp_moderate, log1p, product
-from .._softmax import coefficient, gap, lifted, others, share, slope, slope_at_peak, spread
+from .._softmax import coefficient, gap, lifted, others, slope, slope_at_peak, spread
 from ._blocks import (
     BLOCK,
     CHUNK,
@@ -22,6 +22,12 @@ from ._blocks import (
     view,
 )
 from ._jit import inlined, jitable, optional
+
+
+@inlined
+def share(q, x, m, scale):
+    """q (m - x), of which nothing is left where q is 0, even if x is infinite; with a `scale` no logit is."""
+    return product(q, gap(x, m)) if scale is None else q * (m - x)
 
 
 @inlined

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from .._scalar import MODERATE, exp_moderate, log1p, product
-from .._softmax import coefficient, gap, lifted, others, share
+from .._softmax import coefficient, gap, lifted, others
 from . import _vector
 from ._blocks import WIDE, add, aligned, closed, compensated, copy, pick, stack_buffer
 from ._jit import inlined, jitable, optional
@@ -130,7 +130,7 @@ def sums(xs, ts, weight, m, keep, even, es, part, s, n, u, S, R):
             es_c[p] = e
             if even is not None:
                 q = coefficient(w, pick(ts, (c, p)), keep, even)
-                u[p] += np.float64(share(q, x, m[p], None))
+                u[p] += np.float64(product(q, gap(x, m[p])))
                 S[p] += np.float64(q)
                 R[p] += np.float64(T(0) if top else q)
         if c % FOLD == FOLD - 1 or c == classes - 1:
