@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ._blocks import near
 from ._jit import inlined, jitable
-from ._vector import filled_short, late, load_part, load_short, short_lanes_of, store_part, stream
+from ._vector import filled_short, late, short_lanes_of, store_part, stream
 
 #: Bytes of a result from which on it goes past the caches.
 STREAMED = 1 << 23
@@ -26,16 +26,6 @@ def lines(target, to, n):
     step = short_lanes_of(target)
     first = min(n, (step - late(target, to)) % step)
     return first, n - (n - first) % step
-
-
-@inlined
-def flow(target, to, source, n):
-    """Copy n elements from the begin of a buffer to where element `to` of the target is."""
-    first, last = lines(target, to, n)
-    store_part(target, to, first, load_part(source, 0, first))
-    for k in range(first, last, short_lanes_of(target)):
-        stream(target, to + k, load_short(source, k))
-    store_part(target, to + last, n - last, load_part(source, last, n - last))
 
 
 @inlined

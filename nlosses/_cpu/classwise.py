@@ -18,7 +18,7 @@ FEW = 192
 
 
 @lru_cache(maxsize=64)
-def _ones(classes: int, dtype: Any) -> np.ndarray:
+def ones(classes: int, dtype: Any) -> np.ndarray:
     """Weights where there are none; and what else is absent, of no classes."""
     return np.ones(classes, dtype)
 
@@ -110,11 +110,11 @@ def run(
     classes, inner = layout
     labelled = None if target is None else target.dtype.kind == "i"
     driver = driver_of(layout, x.itemsize, bool(labelled) and even is None and mode in of_labels.MODES)
-    none = _ones(0, x.dtype)
+    none = ones(0, x.dtype)
     key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(
         x.size, _kernel, key, x, target if labelled is True else None, target if labelled is False else None,
-        _ones(classes, x.dtype) if weight is None else weight, vector, none if upstream is None else upstream,
+        ones(classes, x.dtype) if weight is None else weight, vector, none if upstream is None else upstream,
         classes, inner, tiles.lanes_for(classes, x.size // classes, inner, x.itemsize), keep, even, ignored, scale,
         none if values is None else values, out,
     )  # fmt: skip

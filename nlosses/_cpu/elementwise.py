@@ -72,9 +72,7 @@ def make(function, with_value, parameters_taken, general, unit, stamp):
             lanes = stack_buffer(WIDE)
             for i in range(FOLDED):
                 lanes[i] = 0.0
-            greatest = bits(
-                T(0)
-            )  # of what is read; the bits of negative numbers and of NaN are greater than those of all others
+            greatest = bits(T(0))  # of what is read: those of negative numbers and of NaN are greater than all others
             total = 0.0
             error = 0.0
             for lo in range(start, min(start + BLOCK, x.size), CHUNK):

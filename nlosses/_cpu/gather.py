@@ -24,6 +24,7 @@ from ._vector import (
     stream,
     where_equal,
 )
+from .classwise import ones
 
 #: Positions of one unit of parallel work, if they have no more elements than that.
 BLOCK, ELEMENTS = 4096, 32768
@@ -231,12 +232,6 @@ def _kernel(point: Any, curvature: Any, dtype: Any, parallel: bool) -> Any:
     return build(make, "_".join(parts), {"point": point, "curvature": curvature}, signature, parallel)
 
 
-@cache
-def _none(dtype: Any) -> np.ndarray:
-    """What is absent."""
-    return np.empty(0, dtype)
-
-
 def run(
     point: Any,
     curvature: Any,
@@ -255,7 +250,7 @@ def run(
 
     Where `out` is `cleared` it has zeros already.
     """
-    none = _none(x.dtype)
+    none = ones(0, x.dtype)
     return _threads.run(
         target.size if out is None else max(target.size, out.size), _kernel, (point, curvature, x.dtype), x, target,
         none if weight is None else weight, none if upstream is None else upstream, *layout, ignored, scale, cleared,
