@@ -191,9 +191,10 @@ def elementwise(
         d2 value / dx2, of the same arguments; for `Loss.hessian_diag` and `Loss.hvp`.
     summand : function, optional
         ``summand(x, t) -> (v, e, slope)`` of a loss whose value, where no parameters are given, is ``v + log1p(e)`` with
-        0 <= e <= 1.  Sums and means without weights then take one logarithm for dozens of elements; all else calls `point`.
-        It is compiled for vectors: besides arithmetic, comparisons and ``abs`` it may call `nlosses.scalar.exp_nonpositive`
-        and `exp_moderate`, and `nlosses.scalar.where` for what depends on a condition.
+        0 <= e <= 1.  Sums and means without weights then take one logarithm for dozens of elements.  It need be right for
+        ``abs(x) <= nlosses.scalar.MODERATE`` alone; all else calls `point`.  It is compiled for vectors: besides arithmetic,
+        comparisons and ``abs`` it may call `nlosses.scalar.exp_nonpositive`, `exp_moderate` and `exp_number`, and
+        `nlosses.scalar.where` for what depends on a condition.
     **facts
         Further fields of the declaration, as the library's own losses use them: ``input=`` and ``target=`` (the intervals
         that are checked), ``shapes=``, ``kinks=``, ``reference=``, ``facts=``.

@@ -106,6 +106,34 @@ def test_who_calls_the_summand(rng):
     np.testing.assert_allclose(raised(x, t, weight=ones), point.mean())
 
 
+@pytest.mark.parametrize("beyond", [87.5, -1e30, np.inf, np.nan])
+def test_large_inputs_have_the_point(beyond):
+    """For 512 elements at a time, wherever they are, and in place too."""
+    n = 4096 + 700
+    for at in (0, 511, 512, 4095, 4096, n - 1):
+        x, t = np.ones(n), np.ones(n)
+        x[at] = beyond
+        loss, slopes = logistic_one_by_one.value_and_grad(x, t, reduction="sum")
+        begin = at // 512 * 512
+        by_summands = n - (min(begin + 512, n) - begin)
+        for out in (None, np.empty(n), x):
+            value, grad = raised.value_and_grad(x, t, reduction="sum", out=out)
+            np.testing.assert_allclose(value, loss + by_summands, rtol=1e-14)
+            np.testing.assert_array_equal(grad, slopes)
+
+
+def test_sums_that_overflow_have_the_point(dtype):
+    """A part of the sum may be too large for float32, but not the mean."""
+    t = np.full(2000, np.finfo(dtype).max / 64, dtype)
+    with np.errstate(over="ignore"):
+        expected = nl.binary_cross_entropy_with_logits(np.full(1, -1, dtype), t[:1])
+    x = np.full(2000, -1, dtype)
+    value, grad = nl.binary_cross_entropy_with_logits.value_and_grad(x, t)
+    if dtype == np.float32:
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(grad, -t / 2000, rtol=1e-6)
+
+
 @nl.elementwise(logistic_point, summand=lambda x, t: (-t * x if t * x < 0 else type(x)(0), x, x))
 def branching(input, target, weight=None, reduction="mean"):
     """Whose summand goes by one condition, of which a vector has many."""

@@ -15,7 +15,7 @@ from numba import njit, types
 
 from nlosses import _scalar as scalar
 from nlosses._cpu._jit import jitable
-from nlosses._cpu._scalar import exp_number
+from nlosses._cpu._scalar import exp_kept
 
 TYPES = [np.float32, np.float64]
 UNARY = [f for f in (*scalar.PRIMITIVES, *scalar.COMPOSITIONS) if f.__code__.co_argcount == 1]
@@ -25,13 +25,14 @@ ALL = [*UNARY, *BINARY, scalar.maximum]
 #: Largest error in ulp. The docstrings promise the same.
 BOUND = {
     "exp": 1, "expm1": 1.2, "log": 1, "log1p": 1.1, "tanh": 2, "sigmoid": 2, "softplus": 2, "log_sigmoid": 2,
-    "xlogy": 2, "product": 0.5, "exp_difference": 2, "exp_nonpositive": 1, "exp_moderate": 1, "log1p_unit": 1.5,
+    "xlogy": 2, "product": 0.5, "exp_difference": 2, "exp_nonpositive": 1, "exp_moderate": 1, "exp_number": 1, "log1p_unit": 1.5,
     "exp_below": 2, "log_half": 1.5, "log1m_half": 1.5,
 }  # fmt: skip
 
 #: Functions that are defined on an interval alone.
 LIMITED = {
-    "exp_nonpositive": (-math.inf, 0), "exp_moderate": (-scalar.MODERATE, scalar.MODERATE), "log1p_unit": (0, 1),
+    "exp_nonpositive": (-math.inf, 0), "exp_moderate": (-scalar.MODERATE, scalar.MODERATE),
+    "exp_number": (-scalar.MODERATE, scalar.MODERATE), "log1p_unit": (0, 1),
     "log": (5e-324, math.inf), "log1p": (-1 + 2**-53, math.inf),
     "log_half": (5e-324, 0.5), "log1m_half": (0, 0.5),
 }  # fmt: skip
@@ -60,6 +61,7 @@ EXACT = {  # arguments and result; the sign of a zero counts
     ],
     "exp_nonpositive": [(0.0, 1), (-0.0, 1), (-inf, 0.0), (nan, nan), (-1e5, 0.0)],
     "exp_moderate": [(0.0, 1), (-0.0, 1), (nan, nan)],
+    "exp_number": [(0.0, 1), (-0.0, 1)],
     "log1p_unit": [(0.0, 0.0), (nan, nan)],
     "log_half": [(0.0, -inf), (-0.0, -inf), (nan, nan)],
     "log1m_half": [(0.0, -0.0), (nan, nan)],
@@ -123,6 +125,7 @@ def reference(name, *point):
         "exp": mpmath.exp,
         "exp_nonpositive": mpmath.exp,
         "exp_moderate": mpmath.exp,
+        "exp_number": mpmath.exp,
         "expm1": mpmath.expm1,
         "log": mpmath.log,
         "log1p": mpmath.log1p,
@@ -267,6 +270,7 @@ NUMPY = {
     "exp": np.exp,
     "exp_nonpositive": np.exp,
     "exp_moderate": np.exp,
+    "exp_number": np.exp,
     "expm1": np.expm1,
     "log": np.log,
     "log1p_unit": np.log1p,
@@ -288,13 +292,7 @@ def test_dense_float32(function):
     rng = np.random.default_rng(5)
     inside = np.concatenate([rng.uniform(-2, 2, 500_000), rng.uniform(-110, 95, 500_000)]).astype(np.float32)
     x = np.concatenate([everywhere, inside])
-    if name in (
-        "exp_nonpositive",
-        "exp_moderate",
-        "log1p_unit",
-        "log_half",
-        "log1m_half",
-    ):  # the others have values, if not numbers, everywhere
+    if name in LIMITED and name not in ("log", "log1p"):  # those have values, if not numbers, everywhere
         x = domain(name, x)
     result = run_compiled(function, x)
     with np.errstate(all="ignore"):
@@ -328,12 +326,13 @@ def test_integers_count_as_float64(function):
 
 
 @pytest.mark.parametrize("T", TYPES)
-def test_exp_number_is_exp_moderate(T):
-    """Bit for bit, wherever that is defined."""
+def test_exponentials_of_moderate_numbers_are_alike(T):
+    """Bit for bit, for results of one are compared with those of another."""
+    jitable(scalar.exp_moderate), jitable(scalar.exp_number)
     x = np.linspace(-scalar.MODERATE, scalar.MODERATE, 100_001, dtype=T)
-    exponentials = njit(lambda x: (scalar.exp_moderate(x), exp_number(x, x - x)), error_model="numpy")
-    for moderate, number in map(exponentials, x):
-        assert moderate == number
+    exponentials = njit(lambda x: (scalar.exp_moderate(x), scalar.exp_number(x), exp_kept(x, x - x)), error_model="numpy")
+    for moderate, number, kept in map(exponentials, x):
+        assert moderate == number == kept
 
 
 def test_documented_bounds_are_the_tested_ones():

@@ -59,7 +59,7 @@ def _codes(code: python.CodeType) -> Iterator[python.CodeType]:
             yield from _codes(constant)
 
 
-_registered: set[Callable[..., Any]] = {*_scalar.PRIMITIVES, _primitives.exp_number}
+_registered: set[Callable[..., Any]] = {*_scalar.PRIMITIVES, _primitives.exp_kept}
 _one_at_a_time = threading.RLock()
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from . import _vector
 from ._blocks import LINE
 from ._jit import inlined, optional
-from ._scalar import exp_number
+from ._scalar import exp_kept
 from ._vector import (
     BYTES,
     farther,
@@ -47,7 +47,7 @@ def entered(x, place, tiles, room, shape, before):
                 prefetch(x, i + line - 1)  # vectors may lie across lines, of which the tile before has read the first
             logits = _vector.load(x, place + c * inner + g)
             reach = farther(logits, reach)
-            _vector.store(tiles, room + c * stride + g, exp_number(logits, zero))
+            _vector.store(tiles, room + c * stride + g, exp_kept(logits, zero))
             write_part(before, tiles, shape, c, g)
         leave_row(before, tiles, room, shape, c)
     return farthest(reach)

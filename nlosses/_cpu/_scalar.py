@@ -174,13 +174,13 @@ def _maximum(typing_context, a, b):
 where = scalar.where
 
 
-def exp_number(x, zero):
-    """`exp_moderate` of what is no NaN, for the CPU alone: where that is known, the same at three quarters of the cost.
+def exp_kept(x, zero):
+    """`exp_number` for the CPU alone.
 
     With `zero`, a number or the result of `_vector.unknown_zero`, constants become sums that a loop computes once and keeps in
     registers: constants as such LLVM would rather load anew for each vector.
     """
-    return scalar.exp_moderate(x)
+    return scalar.exp_number(x)
 
 
 @overload(where, target="cpu", jit_options=OPTIONS)
@@ -209,7 +209,7 @@ def _split_exp(F: Format, offset: int) -> Callable[..., Any]:
     rest = tuple(others)
 
     def split_exp(x, zero):
-        """exp(x) 2**-k for a whole number k, and a number that has k + offset in its low bits; see `exp_number` for `zero`."""
+        """exp(x) 2**-k for a whole number k, and a number that has k + offset in its low bits; see `exp_kept` for `zero`."""
         shifted = x * (log2e + zero) + (rounder + zero)
         k = shifted - (rounder + zero)
         r = (x - k * (high + zero)) - k * (low + zero)
@@ -271,17 +271,26 @@ def _exp_moderate(F: Format) -> Callable[..., Any]:
     return exp_moderate
 
 
-def _exp_number(F: Format) -> Callable[..., Any]:
+def _exp_kept(F: Format) -> Callable[..., Any]:
     split_exp = _split_exp(F, 0)
 
-    def exp_number(x, zero):
+    def exp_kept(x, zero):
         y, shifted = split_exp(x, zero)
         return _times_power(y, shifted)
+
+    return exp_kept
+
+
+def _exp_number(F: Format) -> Callable[..., Any]:
+    exp_kept, zero = register_jitable(**OPTIONS)(_exp_kept(F)), F.T(0)
+
+    def exp_number(x):
+        return exp_kept(x, zero)
 
     return exp_number
 
 
-_EXP_NUMBER = {types.float32: _exp_number(FLOAT32), types.float64: _exp_number(FLOAT64)}
+_EXP_KEPT = {types.float32: _exp_kept(FLOAT32), types.float64: _exp_kept(FLOAT64)}
 
 
 def _log1p_unit(F: Format) -> Callable[..., Any]:
@@ -499,6 +508,7 @@ def _attach(function: Callable[..., Any], make: Callable[[Format], Callable[...,
 _attach(scalar.exp, _exp)
 _attach(scalar.exp_nonpositive, _exp_nonpositive)
 _attach(scalar.exp_moderate, _exp_moderate)
+_attach(scalar.exp_number, _exp_number)
 _attach(scalar.expm1, _expm1)
 _attach(scalar.log, _log)
 _attach(scalar.log1p, _log1p)
@@ -507,9 +517,9 @@ _attach(scalar.log_half, _log_half)
 _attach(scalar.log1m_half, _log1m_half)
 
 
-@overload(exp_number, target="cpu", jit_options=OPTIONS)
-def _choose_exp_number(x, zero):
-    return _EXP_NUMBER[getattr(x, "dtype", x)]
+@overload(exp_kept, target="cpu", jit_options=OPTIONS)
+def _choose_exp_kept(x, zero):
+    return _EXP_KEPT[getattr(x, "dtype", x)]
 
 
 @overload(scalar.maximum, target="cpu", jit_options=OPTIONS)

@@ -96,12 +96,7 @@ def _negative(typing_context: Any, vector: Any) -> Any:
 
 @intrinsic
 def _magnitude(typing_context: Any, vector: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = args[0].type
-        called = f"llvm.fabs.{_name_of(vector)}"
-        return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), called), args)
-
-    return vector(vector), generate
+    return vector(vector), lambda context, builder, signature, args: _absolute(builder, args[0])
 
 
 @overload(operator.neg, target="cpu", jit_options=OPTIONS)
@@ -178,10 +173,13 @@ def whole(kind: Any) -> Any:
     return ir.IntType({"float": 32, "double": 64}[str(kind)])
 
 
+def _absolute(builder: Any, a: Any) -> Any:
+    called = f"llvm.fabs.v{a.type.count}f{whole(a.type).element.width}"
+    return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.type, [a.type]), called), [a])
+
+
 def _farther(builder: Any, a: Any, b: Any) -> Any:
-    kind = whole(a.type)
-    bits = builder.and_(builder.bitcast(a, kind), ir.Constant(kind, [2 ** (kind.element.width - 1) - 1] * kind.count))
-    other = builder.bitcast(b, kind)
+    bits, other = (builder.bitcast(x, whole(a.type)) for x in (_absolute(builder, a), b))
     return builder.bitcast(builder.select(builder.icmp_unsigned(">", bits, other), bits, other), a.type)
 
 

@@ -188,7 +188,7 @@ def run(
     key: tuple[Any, ...]
     if with_value and weight is None and upstream is None and vector is None and values is None:
         if summand is not None and parameters.count(None) == len(parameters):
-            return summands.run(summand, x, t, scale, out)
+            return summands.run(function, len(parameters), summand, x, t, scale, out)
         key = (function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit)
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)

@@ -29,7 +29,7 @@ from ._blocks import (
     view,
 )
 from ._jit import inlined, jitable, optional
-from ._scalar import exp_number
+from ._scalar import exp_kept
 from ._vector import (
     BYTES,
     farther,
@@ -69,7 +69,7 @@ def sums(x, start, classes, es, before):
     ahead = AHEAD // BYTES * step
     last = classes - step  # its first lanes are those of the vector before too
     last_x = _vector.load(x, start + last)
-    last_e = exp_number(last_x, unknown)
+    last_e = exp_kept(last_x, unknown)
     reach = farther(last_x, zero)
     largest = where_from(step - (classes - whole), last_e, zero)
     total = lost = widened(zero)
@@ -80,7 +80,7 @@ def sums(x, start, classes, es, before):
             for i in range(j + ahead, j + ahead + step, step * LINE // BYTES):
                 prefetch(x, start + i)
                 fetched(es, i)
-            e = exp_number(logits, unknown)
+            e = exp_kept(logits, unknown)
             put(es, j, e)
             write(before, j)
             reach = farther(logits, reach)
@@ -130,7 +130,7 @@ def write_all(before, classes):
 def exponential_of(x, start, classes, y, room):
     """The exponential of one class, with the bits that it has among all of them."""
     first = min(y, classes - lanes_of(x))
-    _vector.store(room, 0, exp_number(_vector.load(x, start + first), unknown_zero(x)))
+    _vector.store(room, 0, exp_kept(_vector.load(x, start + first), unknown_zero(x)))
     return room[y - first]
 
 

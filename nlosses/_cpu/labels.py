@@ -17,7 +17,7 @@ from . import _vector
 from ._blocks import LINE, WIDE, add, aligned, alive, closed, compensated, copy, fetched, placed, stack_buffer, uncounted
 from ._jit import inlined, jitable, optional
 from ._planes import entered, write_all
-from ._scalar import exp_number
+from ._scalar import exp_kept
 from ._streams import streams
 from ._vector import (
     BYTES,
@@ -76,7 +76,7 @@ def exponentials(tiles, n, far, x, following, target, to):
                 fetched(target, to + i)
         logits = _vector.load(tiles, k)
         reach = farther(logits, reach)
-        _vector.store(tiles, k, exp_number(logits, zero))
+        _vector.store(tiles, k, exp_kept(logits, zero))
     return farthest(reach)
 
 

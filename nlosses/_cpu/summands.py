@@ -1,7 +1,9 @@
 """Elementwise driver for sums of values of the form v + log1p(e), where 0 <= e <= 1: in explicit vectors, with few logarithms.
 
-The sum of logarithms is the logarithm of a product.  With 1 + c = (1 + a) (1 + b), c is a + b + a b, where nothing cancels,
-however small it is.  So each lane multiplies what comes by, and takes one logarithm at the end of a chunk.
+The sum of logarithms is the logarithm of a product.  With 1 + c = (1 + a) (1 + b), c is a (1 + b) + b, where nothing cancels,
+however small it is.  So each lane multiplies what comes by, and the logarithms of a block are taken at its end, side by side.
+
+That is for inputs of a moderate size.  A chunk with another one, or whose sum is too large, is done again by the loss's point.
 """
 
 from __future__ import annotations
@@ -13,12 +15,29 @@ import numpy as np
 from numba import prange, types
 from numba.core import errors
 
-from .._scalar import log1p
+from .._scalar import MODERATE, log1p
 from . import _threads, _vector
-from ._blocks import BLOCK, CHUNK, closed, compensated, copy, fetched, near, put, stack_buffer, total_of
+from ._blocks import (
+    BLOCK,
+    CHUNK,
+    FOLDED,
+    WIDE,
+    add_chunk,
+    compensated,
+    copy,
+    destination,
+    fetched,
+    lanes_sum,
+    near,
+    put,
+    stack_buffer,
+    total_of,
+)
 from ._jit import array, build, inlined, name_of, optional
 from ._vector import (
     SHORT,
+    farther,
+    farthest,
     filled_short,
     load_part,
     load_short,
@@ -31,8 +50,8 @@ from ._vector import (
 )
 from .tiles import FOLD
 
-#: Numbers of one product, of which a lane has two: beyond, their roundings would add up to more than a few ulp.
-FACTORS = 16
+#: Vectors whose values and products are one, in four parts: of more, the roundings would add up to more than a few ulp.
+GROUP = 4 * FOLD
 #: Bytes that are fetched ahead.
 AHEAD = 2048
 
@@ -49,48 +68,79 @@ def put_part(target, to, n, gradient):
 
 @inlined
 def joined(a, b):
-    return (a + b) + a * b
+    return a * (type(b)(1) + b) + b
 
 
 @inlined
-def chunk_sum(summand, x, t, first, n, scale, target, to, logs, lanes):
-    """The sum of the values of n elements, whose scaled derivatives go to `target`."""
+def vector_of(summand, x, t, at, scale, target, to, part, product, reach):
+    """Write the scaled derivatives of the vector `at`, and return the running results with it."""
+    ahead = AHEAD // SHORT * short_lanes_of(x)
+    prefetch(x, at + ahead)
+    prefetch(t, at + ahead)
+    fetched(target, to + ahead)
+    inputs = load_short(x, at)
+    v, e, g = summand(inputs, load_short(t, at))
+    put(target, to, g * scale)
+    return part + v, joined(product, e), farther(inputs, reach)
+
+
+@inlined
+def chunk_sum(summand, x, t, first, n, scale, target, to, logs, taken):
+    """Work on n elements, and write their scaled derivatives to `target`.
+
+    Returned are the sum of their values less the logarithms; how much of `logs`, from `taken` on, has products now; and the
+    largest magnitude of an input.
+    """
     step = short_lanes_of(x)
     zero = filled_short(x, 0.0)
-    total = widened(zero)
-    product, other = zero, zero
-    for lo in range(0, n - n % step, FOLD * step):
-        part = zero
-        for k in range(lo, min(lo + FOLD * step, n - n % step), step):
-            ahead = k + AHEAD // SHORT * step
-            prefetch(x, first + ahead)
-            prefetch(t, first + ahead)
-            fetched(target, to + ahead)
-            v, e, g = summand(load_short(x, first + k), load_short(t, first + k))
-            put(target, to + k, g * scale)
-            part = part + v
-            product, other = other, joined(product, e)  # in turns, for each waits for the one before
-        total = total + widened(part)
-    rest = n % step
+    reach, total = zero, widened(zero)
+    whole = n - n % step
+    for lo in range(0, whole, GROUP * step):
+        hi = min(lo + GROUP * step, whole)
+        fours = hi - (hi - lo) % (4 * step)
+        a, b, c, d = zero, zero, zero, zero
+        p, q, r, s = zero, zero, zero, zero
+        for k in range(lo, fours, 4 * step):
+            at, place = first + k, to + k
+            a, p, reach = vector_of(summand, x, t, at, scale, target, place, a, p, reach)
+            b, q, reach = vector_of(summand, x, t, at + step, scale, target, place + step, b, q, reach)
+            c, r, reach = vector_of(summand, x, t, at + 2 * step, scale, target, place + 2 * step, c, r, reach)
+            d, s, reach = vector_of(summand, x, t, at + 3 * step, scale, target, place + 3 * step, d, s, reach)
+        for k in range(fours, hi, step):
+            a, p, reach = vector_of(summand, x, t, first + k, scale, target, to + k, a, p, reach)
+        total = total + widened((a + b) + (c + d))
+        _vector.store(logs, taken, joined(joined(p, q), joined(r, s)))
+        taken += step
+    rest = n - whole
     if rest > 0:
-        v, e, g = summand(load_part(x, first + n - rest, rest), load_part(t, first + n - rest, rest))
-        put_part(target, to + n - rest, rest, g * scale)
+        inputs = load_part(x, first + whole, rest)
+        v, e, g = summand(inputs, load_part(t, first + whole, rest))
+        put_part(target, to + whole, rest, g * scale)
+        reach = farther(inputs, reach)
         total = total + widened(where_from(rest, zero, v))
-        product = joined(product, where_from(rest, zero, e))
-    _vector.store(logs, 0, joined(product, other))
-    for i in range(lanes):  # a number that LLVM does not know, for it unrolls what it ought to vectorise
-        logs[i] = log1p(logs[i])
-    return _vector.total(total + widened(load_short(logs, 0)))
+        _vector.store(logs, taken, where_from(rest, zero, e))
+        taken += step
+    return _vector.total(total), taken, farthest(reach)
 
 
-def make(summand, stamp):
-    def kernel(x, t, scale, lanes, out):
+@inlined
+def sum_of_logarithms(products, n):
+    for i in range(n):
+        products[i] = log1p(products[i])
+    total = widened(filled_short(products, 0.0))
+    for i in range(0, n, short_lanes_of(products)):
+        total = total + widened(load_short(products, i))
+    return _vector.total(total)
+
+
+def make(point, absent, summand, stamp):
+    def kernel(x, t, scale, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
-        c = x.dtype.type(scale)
+        T = x.dtype.type
+        c = T(scale)
         by_way = False
         if out is not None:
             by_way = near(out, x)
-        length = min(CHUNK, 2 * FACTORS * short_lanes_of(x))
         n_blocks = (x.size + BLOCK - 1) // BLOCK
         partial = np.empty(n_blocks)
         for b in prange(n_blocks):
@@ -98,41 +148,56 @@ def make(summand, stamp):
             stop = min(start + BLOCK, x.size)
             buffer = stack_buffer(x.dtype)
             target = chosen(out, buffer, by_way)
-            logs = stack_buffer(x.dtype)
+            logs, vs, folded, lanes = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE)
+            for i in range(FOLDED):
+                lanes[i] = 0.0
+            taken = 0
             total = 0.0
             error = 0.0
-            for lo in range(start, stop, length):
-                hi = min(lo + length, stop)
-                s = chunk_sum(summand, pointer(x), pointer(t), lo, hi - lo, c, target, 0 if by_way else lo, logs, lanes)
-                if np.isfinite(s):
+            for lo in range(start, stop, CHUNK):
+                hi = min(lo + CHUNK, stop)
+                n = hi - lo
+                s, more, reach = chunk_sum(summand, pointer(x), pointer(t), lo, n, c, target, 0 if by_way else lo, logs, taken)
+                if (reach <= T(MODERATE)) & np.isfinite(s):
                     total, error = compensated(total, error, s)
-                else:  # it may be but too large for float32
-                    for i in range(lo, hi):
-                        v, e, _ = summand(x[i], t[i])
-                        total, error = compensated(total, error, np.float64(v))
-                        total, error = compensated(total, error, np.float64(log1p(e)))
+                    taken = more
+                else:
+                    xs, ts, gs = x[lo:hi], t[lo:hi], destination(out, lo, hi, buffer, by_way)
+                    for i in range(n):
+                        vs[i], g = point(xs[i], ts[i], *absent)
+                        if out is not None:
+                            gs[i] = g * c
+                    total, error = add_chunk(total, error, lanes, vs, folded, n)
                 if out is not None and by_way:
-                    copy(out[lo:hi], buffer, hi - lo)
-            partial[b] = closed(total, error)
+                    copy(out[lo:hi], buffer, n)
+            total, error = compensated(total, error, sum_of_logarithms(logs, taken))
+            partial[b] = lanes_sum(total, error, lanes)
         return total_of(partial)
 
     return kernel
 
 
 @cache
-def _kernel(summand: Any, dtype: Any, with_out: bool, parallel: bool) -> Any:
+def _kernel(point: Any, parameters: int, summand: Any, dtype: Any, with_out: bool, parallel: bool) -> Any:
     read = array(dtype)
-    signature = (read, read, types.float64, types.int64, array(dtype, writable=True) if with_out else types.none)
+    signature = (read, read, types.float64, array(dtype, writable=True) if with_out else types.none)
     parts = [name_of(summand), np.dtype(dtype).name] + ["out"] * with_out + ["parallel"] * parallel
     try:
-        return build(make, "_".join(parts), {"summand": summand}, signature, parallel)
+        cells = {"point": point, "absent": (None,) * parameters, "summand": summand}
+        return build(make, "_".join(parts), cells, signature, parallel)
     except errors.TypingError as error:
         raise TypeError(
             f"summand {summand.__qualname__} cannot be compiled for vectors: besides arithmetic, comparisons and abs() it may "
-            "call nlosses.scalar.exp_nonpositive and exp_moderate, and nlosses.scalar.where for what depends on a condition"
+            "call nlosses.scalar.exp_nonpositive, exp_moderate and exp_number, and nlosses.scalar.where for what depends on a condition"
         ) from error
 
 
-def run(summand: Any, x: np.ndarray, t: np.ndarray, scale: float, out: np.ndarray | None) -> float:
-    """Sum of the values; the scaled derivative goes to `out`, which may be `x`."""
-    return _threads.run(x.size, _kernel, (summand, x.dtype, out is not None), x, t, scale, SHORT // x.itemsize, out)
+def run(
+    point: Any, parameters: int, summand: Any, x: np.ndarray, t: np.ndarray, scale: float, out: np.ndarray | None
+) -> float:
+    """Sum of the values; the scaled derivative goes to `out`, which may be `x`.
+
+    The `point` has so many `parameters`, all of them absent.
+    """
+    key = (point, parameters, summand, x.dtype, out is not None)
+    return _threads.run(x.size, _kernel, key, x, t, scale, out)

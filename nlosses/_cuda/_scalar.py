@@ -50,6 +50,7 @@ IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "exp": _unary(math.exp),
     "exp_nonpositive": _unary(math.exp),
     "exp_moderate": _unary(math.exp),
+    "exp_number": _unary(math.exp),
     "log": _unary(math.log),
     "log1p": _unary(math.log1p),
     "log1p_unit": _log1p_unit,

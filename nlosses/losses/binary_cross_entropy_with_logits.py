@@ -1,34 +1,35 @@
 """Binary cross entropy of logits."""
 
-from .._scalar import exp_nonpositive, log1p_unit, product, where
+from .._scalar import exp_nonpositive, exp_number, log1p_unit, product, where
 from .._spec import Fact, elementwise
 
 
-def parts(x, t, pos_weight):
-    """What grows with abs(x), and the factor and the argument of the logarithm that is added to it; and the slope."""
-    T = type(x)
-    size = abs(x)
-    above = x > T(0)
-    e = exp_nonpositive(-size)
-    big = T(1) / (T(1) + e)  # sigmoid(|x|), and sigmoid(-|x|) is e big: never 1 - big, which is 0 from |x| = 17 on
-    a = t if pos_weight is None else pos_weight * t
-    b = T(1) - t
-    wrong = where(above, b, a)  # the factor of the part that grows with |x|
-    right = where(above, a, b)
-    both = T(1) if pos_weight is None else a + b
-    linear = where(wrong != T(0), wrong * size, T(0))  # an infinite logit on the right side costs nothing
-    slope = big * (wrong - right * e)
-    return linear, both, e, where(above, slope, -slope)
+def factors(x, t, a):
+    """Of the part of the value that grows with abs(x), and of the other; with the sign of the slope that comes of each."""
+    above = x > type(x)(0)
+    b = type(x)(1) - t
+    return where(above, b, -a), where(above, -a, b)
+
+
+def slope(wrong, right, e):
+    """The derivative, of which each term has the size that it has: sigmoid(x) - t would cancel, and is 0 from abs(x) = 17 on."""
+    return (wrong + right * e) / (type(e)(1) + e)
 
 
 def point(x, t, pos_weight):
-    linear, both, e, slope = parts(x, t, pos_weight)
-    return both * log1p_unit(e) + linear, slope  # log1p(e) is softplus(-|x|)
+    T = type(x)
+    e = exp_nonpositive(-abs(x))
+    a = t if pos_weight is None else pos_weight * t
+    wrong, right = factors(x, t, a)
+    both = T(1) if pos_weight is None else a + (T(1) - t)
+    linear = where(wrong != T(0), wrong * x, T(0))  # an infinite logit on the right side costs nothing
+    return both * log1p_unit(e) + linear, slope(wrong, right, e)  # log1p(e) is softplus(-|x|)
 
 
 def summand(x, t):
-    linear, _, e, slope = parts(x, t, None)
-    return linear, e, slope
+    e = exp_number(-abs(x))
+    wrong, right = factors(x, t, t)
+    return wrong * x, e, slope(wrong, right, e)
 
 
 def target_slope(x, t, pos_weight):
