@@ -27,7 +27,7 @@ def results(x, y, out):
     v.store(out, 7 * n, scalar.where(a < b, a, number))
     v.store(out, 8 * n, scalar.where(a >= number, number, b))
     v.store(out, 9 * n, scalar.where(a != a, v.filled(x, 1), v.filled(x, 2)))
-    v.store(out, 10 * n, v.where_equal(a, 1, b, a))
+    v.store(out, 10 * n, v.where_other(a, 1, a, b))
     v.store(out, 11 * n, v.where_from(3, a, b))
     v.store(v.pointer(out), 12 * n, v.filled(x, 7))
     v.store(out, 13 * n, scalar.exp_nonpositive(-abs(a)))

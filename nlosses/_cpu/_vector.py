@@ -137,9 +137,12 @@ def choice(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
 
 
 @register_jitable(**OPTIONS)
-def where_equal(a, b, x, y):
-    """x where the vector a equals the number b, y elsewhere."""
-    return choice(a == b, x, y)
+def where_other(a, b, x, y):
+    """x where the vector a differs from the number b, y elsewhere.
+
+    Not the other way round: a sum that goes on where something holds is one instruction, but not one that stays as it was.
+    """
+    return choice(a != b, x, y)
 
 
 @intrinsic
@@ -202,10 +205,12 @@ def farthest(typing_context: Any, vector: Any) -> Any:
     return vector.dtype(vector), generate
 
 
-def _below(context: Any, builder: Any, vector: Vector, n: Any) -> Any:
-    """Which lanes are below n."""
-    counted = ir.Constant(ir.VectorType(ir.IntType(64), vector.lanes), list(range(vector.lanes)))
-    return builder.icmp_signed("<", counted, _broadcast(context, builder, types.int64, n, Vector(types.int64, vector.lanes)))
+def _compared(context: Any, builder: Any, vector: Vector, order: str, n: Any) -> Any:
+    """Which lanes are below n, say: as numbers of the vector, which lanes are exactly, and n where it is near to any."""
+    kind = context.get_value_type(vector)
+    lanes = ir.Constant(kind, [float(lane) for lane in range(vector.lanes)])
+    number = _broadcast(context, builder, vector.dtype, builder.sitofp(n, kind.element), vector)
+    return builder.fcmp_unordered(order, lanes, number)
 
 
 def _name_of(vector: Vector) -> str:
@@ -213,14 +218,19 @@ def _name_of(vector: Vector) -> str:
     return f"v{vector.lanes}f{vector.dtype.bitwidth}"
 
 
-@intrinsic
-def where_from(typing_context: Any, lane: Any, x: Any, y: Any) -> Any:
-    """x from a lane on, y before."""
+def _where(order: str) -> Any:
+    @intrinsic
+    def where_lanes(typing_context: Any, lane: Any, x: Any, y: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.select(_compared(context, builder, x, order, args[0]), args[1], args[2])
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.select(_below(context, builder, x, args[0]), args[2], args[1])
+        return x(types.int64, x, y), generate
 
-    return x(types.int64, x, y), generate
+    return where_lanes
+
+
+#: Of a lane, which need not exist, x and y: x from that lane on, or x in all lanes but that one; y elsewhere.
+where_from, where_not = _where(">="), _where("!=")
 
 
 def _reduction(name: str, flags: tuple[str, ...], start: float | None = None) -> Any:
@@ -324,7 +334,7 @@ def load_part(typing_context: Any, array: Any, at: Any, n: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = _place(context, builder, array, args[0], args[1], vector)
-        mask, name = _below(context, builder, vector, args[2]), _name_of(vector)
+        mask, name = _compared(context, builder, vector, "<", args[2]), _name_of(vector)
         kind, i32 = context.get_value_type(vector), ir.IntType(32)
         declared = ir.FunctionType(kind, [place.type, i32, mask.type, kind])
         function = cgutils.get_or_insert_function(builder.module, declared, f"llvm.masked.load.{name}.p0{name}")
@@ -339,7 +349,7 @@ def store_part(typing_context: Any, array: Any, at: Any, n: Any, vector: Any) ->
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         place = _place(context, builder, array, args[0], args[1], vector)
-        mask, name = _below(context, builder, vector, args[2]), _name_of(vector)
+        mask, name = _compared(context, builder, vector, "<", args[2]), _name_of(vector)
         i32 = ir.IntType(32)
         declared = ir.FunctionType(ir.VoidType(), [args[3].type, place.type, i32, mask.type])
         function = cgutils.get_or_insert_function(builder.module, declared, f"llvm.masked.store.{name}.p0{name}")

@@ -22,7 +22,7 @@ from ._vector import (
     short_lanes_of,
     store_part,
     stream,
-    where_equal,
+    where_other,
 )
 from .classwise import ones
 
@@ -133,7 +133,7 @@ def stream_planes(out, place, inner, classes, y, ignored, gs, ys, x, following):
 
 @inlined
 def chosen(labels, c, g):
-    return where_equal(labels, c, g, 0.0)
+    return where_other(labels, c, 0.0, g)
 
 
 @inlined

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._scalar import log1p, product
-from .._softmax import gap
+from .._softmax import gap, lifted
 from . import _vector
 from ._blocks import (
     CHUNK,
@@ -36,13 +36,11 @@ from ._vector import (
     farthest,
     filled,
     lanes_of,
-    larger,
     pointer,
     prefetch,
-    smaller,
     unknown_zero,
-    where_equal,
     where_from,
+    where_not,
     widened,
 )
 from .labels import MODERATE, fits
@@ -53,13 +51,14 @@ from .tiles import FOLD
 
 #: Bytes that are fetched ahead.
 AHEAD = 4096
+WIDE_LANES = BYTES // WIDE.itemsize
 #: Bytes of classes up to which results are written while the next row is read: longer ones would have left the first cache.
 WAITING = 8192
 
 
 @inlined
-def sums(x, start, classes, es, before):
-    """The largest exponential of a row, the sum of all others, and the largest magnitude of a logit.
+def sums(x, start, classes, y, es, before):
+    """The sum of the exponentials of a row's classes but the label, and the largest magnitude of a logit.
 
     The exponentials go to `es`, if that is given, and the results of the row `before` are written.
     """
@@ -71,7 +70,6 @@ def sums(x, start, classes, es, before):
     last_x = _vector.load(x, start + last)
     last_e = exp_kept(last_x, unknown)
     reach = farther(last_x, zero)
-    largest = where_from(step - (classes - whole), last_e, zero)
     total = lost = widened(zero)
     for lo in range(0, whole, FOLD * step):
         part = zero
@@ -84,20 +82,18 @@ def sums(x, start, classes, es, before):
             put(es, j, e)
             write(before, j)
             reach = farther(logits, reach)
-            part = part + smaller(largest, e)
-            largest = larger(e, largest)
+            part = where_not(y - j, part + e, part)
         wide = widened(part)
         grown = total + wide
-        added = grown - total
-        lost = lost + ((total - (grown - added)) + (wide - added))
+        if step == WIDE_LANES:  # parts that were float32 have bits to spare
+            added = grown - total
+            lost = lost + ((total - (grown - added)) + (wide - added))
         total = grown
     put(es, last, last_e)
     write_rest(before, whole, classes)
-    top = _vector.greatest(largest)
-    ties = _vector.total(where_equal(largest, top, filled(x, 1.0), zero))
-    rest = where_equal(largest, top, zero, largest)
-    s = _vector.total(total) + _vector.total(lost + widened(rest)) + np.float64(top) * (np.float64(ties) - 1.0)
-    return np.float64(top), s, farthest(reach)
+    rest = where_not(y - last, where_from(step - (classes - whole), last_e, zero), zero)
+    s = _vector.total(total) + _vector.total(lost + widened(rest))
+    return s, farthest(reach)
 
 
 @optional
@@ -189,20 +185,21 @@ def block(
         if out is not None and not by_way:
             row = out[lo:]
         es = pointer(row)
-        top, s, reach = sums(pointer(x), lo, classes, kept(out, es), waiting(out, waits, finish, old_es, old_lo, factor))
+        before = waiting(out, waits, finish, old_es, old_lo, factor)
+        others, reach = sums(pointer(x), lo, classes, y, kept(out, es), before)
         if (reach <= T(MODERATE)) & fits(k):
-            e = np.float64(exponential_of(pointer(x), lo, classes, y, one) if out is None else es[y])
-            ratio[r] = (s + (top - e)) / e
+            own = np.float64(exponential_of(pointer(x), lo, classes, y, one) if out is None else es[y])
+            ratio[r] = others / own
         else:
             m, _ = bounds_of(xs)
-            s, _, _, _ = careful_sums(xs, None, weight, m, None, T(1), None, view(kept(out, row), 0, classes))
-            top = 1.0
-            ratio[r] = s
+            ratio[r], _, _, _ = careful_sums(xs, None, weight, m, None, T(1), None, view(kept(out, row), 0, classes))
             shift[r] = gap(np.float64(xs[y]), np.float64(m))
+            own = np.float64(lifted(xs[y], m, None))
+            others = ratio[r] + (1.0 - own)
         if out is not None:
             _, slope = point(product(w[r], shift[r] + log1p(ratio[r])))
-            es[y] = T(-(s + (top - np.float64(es[y]))))
-            factor = T(k * slope / (top + s))
+            es[y] = T(-others)
+            factor = T(k * slope / (own + others))
             old_es, old_lo = es, lo
             if waiting_pays:
                 waits = True

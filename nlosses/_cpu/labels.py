@@ -30,7 +30,7 @@ from ._vector import (
     prefetch,
     settle,
     unknown_zero,
-    where_equal,
+    where_other,
     widened,
 )
 from .tiles import BLOCK, FOLD, bounds, load, store
@@ -132,7 +132,7 @@ def sums(tiles, room, stride, classes, lanes, y, e, o):
 def beside(tiles, at, label, c, part, own):
     """The sum of what is not the label's with one class more, and the label's."""
     x = _vector.load(tiles, at)
-    return where_equal(label, c, part, part + x), where_equal(label, c, x, own)
+    return where_other(label, c, part + x, part), where_other(label, c, own, x)
 
 
 @inlined
@@ -143,7 +143,7 @@ def put_own(ys, ignored, tiles, room, stride, classes, lanes, y, o):
             label, negative = _vector.load(y, g), -_vector.load(o, g)
             for c in range(classes):
                 to = room + c * stride + g
-                _vector.store(tiles, to, where_equal(label, c, negative, _vector.load(tiles, to)))
+                _vector.store(tiles, to, where_other(label, c, _vector.load(tiles, to), negative))
     else:
         for p in range(ys.size):
             c = ys[p] if ys[p] != ignored else 0
