@@ -60,7 +60,7 @@ def exp_moderate(x):
 
 
 def exp_number(x):
-    """Exponential function of a number `x` within plus and minus `MODERATE`, within 1 ulp: the cheapest of all.
+    """Exponential function of a number `x` within plus and minus `MODERATE`, within 1.1 ulp: the cheapest of all.
 
     Beyond, and of NaN, the result is undefined.
     """
@@ -137,7 +137,20 @@ def where(condition, a, b):
     return a if condition else b
 
 
-PRIMITIVES = (exp, exp_nonpositive, exp_moderate, exp_number, log, log1p, log1p_unit, log_half, log1m_half, expm1, maximum, where)
+PRIMITIVES = (
+    exp,
+    exp_nonpositive,
+    exp_moderate,
+    exp_number,
+    log,
+    log1p,
+    log1p_unit,
+    log_half,
+    log1m_half,
+    expm1,
+    maximum,
+    where,
+)
 
 
 # --- compositions: written once, compiled by every target -------------------------------------------------------------

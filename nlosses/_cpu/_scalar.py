@@ -23,7 +23,7 @@ from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
 from .. import _scalar as scalar
-from ._vector import OPTIONS, Vector, choice, whole
+from ._vector import OPTIONS, TABLE, Vector, choice, entry_of, has_tables, whole
 
 
 class Format(NamedTuple):
@@ -41,7 +41,8 @@ class Format(NamedTuple):
     exp_domain: tuple[float, float]  #: exp is 0 (less than half of the least subnormal) below, infinite above
     expm1_low: float  #: expm1 is -1 to the last bit below
     exp_tail: tuple[float, ...]  #: (exp(r) - 1 - r) / r**2 for abs(r) <= ln(2) / 2
-    expm1_tail: tuple[float, ...]  #: the same, fitted for expm1, which asks for more near 0
+    narrow_tail: tuple[float, ...]  #: the same for abs(r) <= ln(2) / 32
+    expm1_tail: tuple[float, ...]  #: the same as the first, fitted for expm1, which asks for more near 0
     log_tail: tuple[float, ...]  #: for the `log1p_tail` of the format
     unit_tail: tuple[float, ...]  #: (log1p(x) - x) / x**2 for 0 <= x <= 1
 
@@ -60,6 +61,7 @@ FLOAT32 = Format(
     exp_domain=(-104.0, 89.0),
     expm1_low=-18.0,
     exp_tail=(0.49999994, 0.16666517, 0.041668102, 0.008369191, 0.001383895),  # 2**-28.2
+    narrow_tail=(0.5000163, 0.16667008),  # 2**-29.2
     expm1_tail=(0.5, 0.16666636, 0.04166651, 0.008341602, 0.0013930596, 0.00014955548),  # 2**-28.1
     # (log1p(f) - f + f**2 / 2) / f**3 for sqrt(1/2) - 1 <= f <= sqrt(2) - 1: 2**-27.3
     log_tail=(0.33333331, -0.25000823, 0.2000125, -0.16623363, 0.1420141, -0.13159716, 0.12762898, -0.07636758),
@@ -89,6 +91,9 @@ FLOAT64 = Format(
         0.5000000000000011, 0.16666666666666438, 0.04166666666652814, 0.008333333333488083, 0.0013888888943854624,
         0.00019841269496006814, 2.480149302381515e-05, 2.755761607817304e-06, 2.7630252168778725e-07,
         2.4984924985178926e-08,
+    ),
+    narrow_tail=(  # 2**-56.1
+        0.5000000000000004, 0.16666666664372584, 0.0416666666607442, 0.008333473002952427, 0.0013889110198476572,
     ),
     expm1_tail=(  # 2**-61.3
         0.5, 0.16666666666666677, 0.041666666666666685, 0.008333333333321818, 0.0013888888888901494,
@@ -127,12 +132,14 @@ def bits(typing_context, x):
     return result(x), lambda context, builder, signature, args: builder.bitcast(args[0], context.get_value_type(result))
 
 
-def _low_bits_as_exponent(builder, x):
-    """What stands in the low bits of a number, or of those of a vector, where its exponent is, as integers."""
+def _raised_bits(builder, x, places=None):
+    """The bits of a number, or of those of a vector, so many places higher; by default those of an exponent."""
     kind = whole(x.type)
-    fraction = {32: FLOAT32.fraction, 64: FLOAT64.fraction}[getattr(kind, "element", kind).width]
-    places = [fraction] * kind.count if isinstance(kind, ir.VectorType) else fraction
-    return builder.shl(builder.bitcast(x, kind), ir.Constant(kind, places))
+    if places is None:
+        places = {32: FLOAT32.fraction, 64: FLOAT64.fraction}[getattr(kind, "element", kind).width]
+    return builder.shl(
+        builder.bitcast(x, kind), ir.Constant(kind, [places] * kind.count if isinstance(kind, ir.VectorType) else places)
+    )
 
 
 @intrinsic
@@ -140,23 +147,30 @@ def _power(typing_context, x):
     """2 to the power of what stands in the low bits of x, less the bias; of a number or a vector."""
 
     def generate(context, builder, signature, args):
-        return builder.bitcast(_low_bits_as_exponent(builder, args[0]), args[0].type)
+        return builder.bitcast(_raised_bits(builder, args[0]), args[0].type)
 
     return x(x), generate
 
 
-@intrinsic
-def _times_power(typing_context, y, x):
-    """y times 2 to the power of what stands in the low bits of x, a whole number with a sign, if y and the result are normal.
+def _raising(places=None):
+    @intrinsic
+    def times_power(typing_context, y, x):
+        """y times 2 to the power of what stands in the low bits of x, a whole number with a sign.
 
-    By adding to the exponent, which costs less than a multiplication; NaN may become anything.
-    """
+        By adding to the exponent, which costs less than a multiplication: y and the result must be normal, and NaN may become
+        anything.  Fewer `places` than a fraction has bits leave the lowest ones of the whole number to the fraction.
+        """
 
-    def generate(context, builder, signature, args):
-        power = _low_bits_as_exponent(builder, args[1])
-        return builder.bitcast(builder.add(builder.bitcast(args[0], power.type), power), args[0].type)
+        def generate(context, builder, signature, args):
+            power = _raised_bits(builder, args[1], places)
+            return builder.bitcast(builder.add(builder.bitcast(args[0], power.type), power), args[0].type)
 
-    return y(y, x), generate
+        return y(y, x), generate
+
+    return times_power
+
+
+_times_power = _raising()
 
 
 @intrinsic
@@ -177,6 +191,7 @@ where = scalar.where
 def exp_kept(x, zero):
     """`exp_number` for the CPU alone.
 
+    Of vectors both take powers of 2 from a table, where the machine can look them up, which spares terms of the polynomial.
     With `zero`, a number or the result of `_vector.unknown_zero`, constants become sums that a loop computes once and keeps in
     registers: constants as such LLVM would rather load anew for each vector.
     """
@@ -281,8 +296,32 @@ def _exp_kept(F: Format) -> Callable[..., Any]:
     return exp_kept
 
 
+def _exp_by_table(F: Format) -> Callable[..., Any]:
+    n = TABLE
+    steps, high, low, rounder = _constants(F, n / math.log(2), F.ln2[0] / n, F.ln2[1] / n, F.rounder)
+    lead, (second, *others) = _horner(F, (1, *F.narrow_tail))
+    rest = tuple(others)
+    places = F.fraction - int(math.log2(n))
+    # 2**(i/n), less what i adds to it among the bits where the whole number that it is part of is added to the exponent.
+    powers = np.exp2(np.arange(n) / n).astype(F.T).view(F.U) - (np.arange(n, dtype=F.U) << F.U(places))
+    power, times_power = entry_of(powers.view(F.T).tolist()), _raising(places)
+
+    def exp_by_table(x, zero):
+        # As in exp, but exp(x) = 2**(k/n) exp(r), where k = round(x n / ln 2).
+        shifted = x * (steps + zero) + (rounder + zero)
+        k = shifted - (rounder + zero)
+        r = (x - k * (high + zero)) - k * (low + zero)
+        y = (lead + zero) * r + (second + zero)
+        for c in rest:
+            y = y * r + (c + zero)
+        t = times_power(power(shifted), shifted)
+        return t * (y * r) + t
+
+    return exp_by_table
+
+
 def _exp_number(F: Format) -> Callable[..., Any]:
-    exp_kept, zero = register_jitable(**OPTIONS)(_exp_kept(F)), F.T(0)
+    zero = F.T(0)
 
     def exp_number(x):
         return exp_kept(x, zero)
@@ -291,6 +330,7 @@ def _exp_number(F: Format) -> Callable[..., Any]:
 
 
 _EXP_KEPT = {types.float32: _exp_kept(FLOAT32), types.float64: _exp_kept(FLOAT64)}
+_EXP_BY_TABLE = {types.float32: _exp_by_table(FLOAT32), types.float64: _exp_by_table(FLOAT64)}
 
 
 def _log1p_unit(F: Format) -> Callable[..., Any]:
@@ -519,7 +559,9 @@ _attach(scalar.log1m_half, _log1m_half)
 
 @overload(exp_kept, target="cpu", jit_options=OPTIONS)
 def _choose_exp_kept(x, zero):
-    return _EXP_KEPT[getattr(x, "dtype", x)]
+    if isinstance(x, Vector):
+        return (_EXP_BY_TABLE if has_tables() else _EXP_KEPT)[x.dtype]
+    return _EXP_KEPT[x]
 
 
 @overload(scalar.maximum, target="cpu", jit_options=OPTIONS)

@@ -14,6 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, overload, register_jitable, register_model
 
@@ -143,6 +144,51 @@ def where_other(a, b, x, y):
     Not the other way round: a sum that goes on where something holds is one instruction, but not one that stays as it was.
     """
     return choice(a != b, x, y)
+
+
+#: Numbers of a table in registers, which machines with registers of 512 bits look up for all lanes at once.
+TABLE = 16
+
+
+def has_tables() -> bool:
+    """Whether the machine that is compiled for has what `entry_of` takes."""
+    _, _, features = cpu_target.target_context.codegen().magic_tuple()
+    return "+avx512f" in features.split(",")
+
+
+def entry_of(table: list[float]) -> Any:
+    """A function of a vector: the numbers of a table that the low bits of each lane name."""
+
+    @intrinsic
+    def entry(typing_context: Any, vector: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            bits = builder.bitcast(args[0], whole(args[0].type))
+            lanes = 512 // vector.dtype.bitwidth
+            part = ir.VectorType(args[0].type.element, lanes)
+            tables = [ir.Constant(part, table[first : first + lanes]) for first in range(0, TABLE, lanes)]
+            name = {1: "permvar.sf", 2: "vpermi2var.pd"}[len(tables)]
+            kinds = [part, whole(part), part][: len(tables) + 1]
+
+            def looked_up(first: int) -> Any:
+                index = builder.shuffle_vector(bits, bits, _mask(range(first, first + lanes)))
+                operands = [tables[0], index, *tables[1:]] if len(tables) > 1 else [tables[0], index]
+                function = cgutils.get_or_insert_function(
+                    builder.module, ir.FunctionType(part, kinds), f"llvm.x86.avx512.{name}.512"
+                )
+                return builder.call(function, operands)
+
+            found = looked_up(0)
+            for first in range(lanes, vector.lanes, lanes):
+                found = builder.shuffle_vector(found, looked_up(first), _mask(range(first + lanes)))
+            return found
+
+        return vector(vector), generate
+
+    return entry
+
+
+def _mask(lanes: Any) -> Any:
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
 
 
 @intrinsic

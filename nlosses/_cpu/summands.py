@@ -188,13 +188,12 @@ def _kernel(point: Any, parameters: int, summand: Any, dtype: Any, with_out: boo
     except errors.TypingError as error:
         raise TypeError(
             f"summand {summand.__qualname__} cannot be compiled for vectors: besides arithmetic, comparisons and abs() it may "
-            "call nlosses.scalar.exp_nonpositive, exp_moderate and exp_number, and nlosses.scalar.where for what depends on a condition"
+            "call exp_nonpositive, exp_moderate and exp_number of nlosses.scalar, and nlosses.scalar.where for what depends on a "
+            "condition"
         ) from error
 
 
-def run(
-    point: Any, parameters: int, summand: Any, x: np.ndarray, t: np.ndarray, scale: float, out: np.ndarray | None
-) -> float:
+def run(point: Any, parameters: int, summand: Any, x: np.ndarray, t: np.ndarray, scale: float, out: np.ndarray | None) -> float:
     """Sum of the values; the scaled derivative goes to `out`, which may be `x`.
 
     The `point` has so many `parameters`, all of them absent.

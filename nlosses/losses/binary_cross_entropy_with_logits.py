@@ -12,7 +12,7 @@ def factors(x, t, a):
 
 
 def slope(wrong, right, e):
-    """The derivative, of which each term has the size that it has: sigmoid(x) - t would cancel, and is 0 from abs(x) = 17 on."""
+    """The derivative, in terms of which none cancels: sigmoid(x) - t would, and is 0 from abs(x) = 17 on."""
     return (wrong + right * e) / (type(e)(1) + e)
 
 
