@@ -188,8 +188,7 @@ def _kernel(point: Any, parameters: int, summand: Any, dtype: Any, with_out: boo
     except errors.TypingError as error:
         raise TypeError(
             f"summand {summand.__qualname__} cannot be compiled for vectors: besides arithmetic, comparisons and abs() it may "
-            "call exp_nonpositive, exp_moderate and exp_number of nlosses.scalar, and nlosses.scalar.where for what depends on a "
-            "condition"
+            "call exp_nonpositive, exp_moderate and exp_number of nlosses.scalar, and its where for what depends on a condition"
         ) from error
 
 
