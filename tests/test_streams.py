@@ -7,22 +7,24 @@ import pytest
 from cases import SHAPES as SMALL
 from cases import option_sets, sample
 
+import nlosses as nl
 from nlosses._cpu import gather
-from nlosses._cpu._streams import STREAMED
+from nlosses._cpu._streams import IMAGES, ROWS
 
 #: Bytes before and after a result; it begins with a cache line, within one, and with an odd element.
 BESIDE = 192
 #: Images whose classes begin at different places in their lines, and rows of many classes and of few.
-SHAPES = {"elementwise": [(13, 171_111)], "classwise": [(7, 21, 123, 121), (5, 3, 380, 371), (2111, 1001), (210_000, 10)]}
+SHAPES = {"elementwise": [(13, 171_111)], "classwise": [(7, 21, 123, 121), (5, 3, 380, 371), (6351, 1001), (210_000, 10)]}
 
 
 @pytest.mark.parametrize("shift", [0, 16, 36])
 def test_large_results_have_the_bits_of_small_ones(loss, dtype, shift, rng):
     for shape in SHAPES[loss.spec.family]:
         x, t = sample(loss, shape, dtype, rng)
-        assert x.nbytes >= STREAMED
-        pieces = [slice(i, i + len(x) // 3 + 1) for i in range(0, len(x), len(x) // 3 + 1)]
-        assert x[pieces[0]].nbytes < STREAMED
+        least = ROWS if shape[1:] == (1001,) else IMAGES
+        assert x.nbytes >= least
+        pieces = [slice(i, i + len(x) // 7 + 1) for i in range(0, len(x), len(x) // 7 + 1)]
+        assert x[pieces[0]].nbytes < least
         expected = [loss.value_and_grad(x[piece], t[piece], reduction="sum") for piece in pieces]
         memory = np.full(x.nbytes + 2 * BESIDE + 64, 7, np.uint8)
         first = -memory.ctypes.data % 64 + BESIDE + shift // x.itemsize * x.itemsize
@@ -37,6 +39,28 @@ def test_large_results_have_the_bits_of_small_ones(loss, dtype, shift, rng):
         if not (loss.spec.log_probabilities and loss.spec.family == "classwise"):
             same = x.copy()
             np.testing.assert_array_equal(loss.value_and_grad(same, t, reduction="sum", out=same)[1], out)
+
+
+@pytest.mark.parametrize("classes", [128, 1000, 16_384])
+def test_rows_that_are_ignored_or_large_among_those_that_flow(classes, rng):
+    """Lines that two rows share, where one of them is written in another way or not at all."""
+    n = ROWS // 4 // classes + 300
+    x = rng.normal(size=(n, classes)).astype(np.float32)
+    x[rng.integers(0, n, n // 20)] *= 100  # beyond what is moderate
+    t = rng.integers(0, classes, n)
+    t[rng.random(n) < 0.1] = -100
+    t[[0, 1, n - 2, n - 1]] = -100, 3, 5, -100
+    pieces = [slice(i, i + n // 5 + 1) for i in range(0, n, n // 5 + 1)]
+    expected = [nl.cross_entropy.value_and_grad(x[piece], t[piece], reduction="sum") for piece in pieces]
+    for shift in range(16):  # in the first line, and to where the same place of a page is read
+        memory = np.full(x.size + 1100, 7, np.float32)
+        first = (-memory.ctypes.data % 64) // 4 + 16 + shift + 61 * shift
+        out = memory[first : first + x.size].reshape(x.shape)
+        value, _ = nl.cross_entropy.value_and_grad(x, t, reduction="sum", out=out)
+        np.testing.assert_array_equal(out, np.concatenate([g for _, g in expected]))
+        assert value == pytest.approx(sum(v for v, _ in expected), rel=1e-6)
+        assert (memory[:first] == 7).all()
+        assert (memory[first + x.size :] == 7).all()
 
 
 def test_zeros_that_the_system_has_cleared(loss, dtype, rng, monkeypatch):

@@ -22,7 +22,7 @@ from ._vector import (
     lanes_of,
     late,
     load_short,
-    prefetch,
+    prefetch_far,
     short_lanes_of,
     store_part,
     stream,
@@ -30,7 +30,7 @@ from ._vector import (
 )
 
 #: Classes that are fetched ahead.
-AHEAD = 6
+AHEAD = 12
 
 
 @inlined
@@ -44,7 +44,7 @@ def entered(x, place, tiles, room, shape, before):
         coming = place + (c + ahead) * inner if c + ahead < classes else place + lanes + (c + ahead - classes) * inner
         for g in range(0, lanes, lanes_of(x)):
             for i in range(coming + g, coming + g + lanes_of(x), line):
-                prefetch(x, i + line - 1)  # vectors may lie across lines, of which the tile before has read the first
+                prefetch_far(x, i + line - 1)  # vectors may lie across lines, of which the tile before has read the first
             logits = _vector.load(x, place + c * inner + g)
             reach = farther(logits, reach)
             _vector.store(tiles, room + c * stride + g, exp_kept(logits, zero))

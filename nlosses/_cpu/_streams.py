@@ -10,14 +10,14 @@ from ._blocks import near
 from ._jit import inlined, jitable
 from ._vector import filled_short, late, short_lanes_of, store_part, stream
 
-#: Bytes of a result from which on it goes past the caches.
-STREAMED = 1 << 23
+#: Bytes of a result from which on it goes past the caches: of images, whose lines are many at a time, and of rows.
+IMAGES, ROWS = 1 << 23, 3 << 23
 
 
 @jitable
-def streams(out, x):
-    """Whether a result should go past the caches: not where its lines are in them as those of the input."""
-    return (out.size * out.itemsize >= STREAMED) & (not near(out, x))
+def streams(out, x, least):
+    """Whether a result of at least so many bytes should go past the caches: not where its lines are in them as the input's."""
+    return (out.size * out.itemsize >= least) & (not near(out, x))
 
 
 @inlined

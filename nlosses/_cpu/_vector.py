@@ -418,15 +418,21 @@ def store(typing_context: Any, array: Any, at: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def late(typing_context: Any, array: Any, at: Any) -> Any:
-    """How many elements lie between the begin of a cache line and element `at` of an array, which is in that line."""
+def offset(typing_context: Any, array: Any, at: Any) -> Any:
+    """Where element `at` of an array is in memory, counted in elements."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         i64 = ir.IntType(64)
         place = builder.ptrtoint(builder.gep(_data(context, builder, array, args[0]), [args[1]]), i64)
-        return builder.udiv(builder.and_(place, i64(LINE - 1)), i64(array.dtype.bitwidth // 8))
+        return builder.udiv(place, i64(array.dtype.bitwidth // 8))
 
     return types.intp(array, types.intp), generate
+
+
+@register_jitable(**OPTIONS)
+def late(array, at):
+    """How many elements lie between the begin of a cache line and element `at` of an array, which is in that line."""
+    return offset(array, at) % short_lanes_of(array)
 
 
 @intrinsic

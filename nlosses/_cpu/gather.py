@@ -12,7 +12,7 @@ from .._scalar import product
 from . import _threads
 from ._blocks import CHUNK, FOLDED, LINE, WIDE, add_chunk, lanes_sum, stack_buffer, total_of, uncounted
 from ._jit import array, build, inlined, name_of
-from ._streams import flood, lines, streams
+from ._streams import IMAGES, flood, lines, streams
 from ._vector import (
     load_part,
     load_short,
@@ -148,7 +148,7 @@ def fetch_ahead(x, place, inner, classes, c, following):
 def block(point, curvature, start, stop, x, target, weight, upstream, classes, inner, ignored, scale, cleared, values, out):
     """Work on the positions start to stop, and return the sum of their values."""
     T = x.dtype.type
-    flows = streams(out, x)
+    flows = streams(out, x, IMAGES)
     if flows & (inner == 1) & (classes * x.itemsize >= 8 * LINE) & (not cleared):  # the labels are in lines of their own
         flood(pointer(out), start * classes, (stop - start) * classes)
         cleared = True

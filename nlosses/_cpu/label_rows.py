@@ -1,8 +1,8 @@
 """Classwise driver for class indices and rows of many classes: value and gradient, without smoothing.
 
 As `labels` has it for tiles: one pass over the logits takes their exponentials as they are, to where the gradient will be, or
-to a buffer if that is where the logits are.  Meanwhile those of the row before are multiplied by their factor.  A row with a
-large logit gets its exponentials in the way of `rows`.
+to a buffer if that is where the logits are or if it goes past the caches (see `_streams`).  Meanwhile those of the row before
+are multiplied by their factor.  A row with a large logit gets its exponentials in the way of `rows`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,23 @@ from ._blocks import (
 )
 from ._jit import inlined, jitable, optional
 from ._scalar import exp_kept
+from ._streams import ROWS, streams
 from ._vector import (
     BYTES,
     farther,
     farthest,
     filled,
     lanes_of,
+    late,
+    load_part,
+    load_short,
+    offset,
     pointer,
     prefetch,
+    settle,
+    short_lanes_of,
+    store_part,
+    stream,
     unknown_zero,
     where_from,
     where_not,
@@ -54,6 +63,10 @@ AHEAD = 4096
 WIDE_LANES = BYTES // WIDE.itemsize
 #: Bytes of classes up to which results are written while the next row is read: longer ones would have left the first cache.
 WAITING = 8192
+#: Bytes of classes up to which large results go past the caches: the row before waits in the second cache.
+FLOWING = 1 << 16
+#: Bytes of a page, how near after what is read the place of what is written may not be, and how far before it is then.
+PAGE, NEAR_BY, RESERVE = 4096, 1024, 256
 
 
 @inlined
@@ -96,19 +109,70 @@ def sums(x, start, classes, y, es, before):
     return s, farthest(reach)
 
 
+@inlined
+def distance(x, start, target, to):
+    """How many classes the writing of a row past the caches must stay behind the reading of another, in whole vectors.
+
+    What is read from one page waits for what is still being written to the same place of another.
+    """
+    step = lanes_of(x)
+    page, near_by, reserve = PAGE // BYTES * step, NEAR_BY // BYTES * step, RESERVE // BYTES * step
+    ahead = (offset(target, to) - offset(x, start)) % page
+    return (ahead + reserve) // step * step if ahead < near_by else 0
+
+
 @optional
 def write(before, j):
-    """Write the results of a row from class j on, a vector of them."""
-    waits, finish, es, target, to, factor = before
-    if waits:
+    """Write the results of a row from class j on, a vector of them, unless they flow past the caches and are to wait."""
+    waits, flow, finish, es, target, to, factor = before
+    flows, behind, joins, _, edge = flow
+    if waits & flows:
+        if j >= behind:
+            write_lines(finish, es, target, to, factor, j - behind, j - behind + lanes_of(es), joins, edge)
+    elif waits:
         _vector.store(target, to + j, finish(_vector.load(es, j), factor))
+
+
+@inlined
+def write_lines(finish, es, target, to, factor, begin, end, joins, edge):
+    """Write, past the caches, the lines in which results from `begin` to `end` begin.
+
+    The first line has its begin from the row before, if that `joins` this one.
+    """
+    n, step = late(target, to), short_lanes_of(es)
+    for k in range(begin, end, step):
+        if (k == 0) & (n > 0):
+            results = finish(load_short(es, 0), factor)
+            if joins:
+                _vector.store(edge, n, results)
+                stream(target, to - n, load_short(edge, 0))
+            else:
+                store_part(target, to, step - n, results)
+        else:
+            stream(target, to + k - n, finish(load_short(es, k - n), factor))
 
 
 @optional
 def write_rest(before, first, classes):
-    """Write the results of a row that are no whole vector."""
-    waits, finish, es, target, to, factor = before
-    if waits:
+    """Write the results of a row that are no whole vector, or have waited.
+
+    Those that flow, and fill no line, are left to the next row if that follows.
+    """
+    waits, flow, finish, es, target, to, factor = before
+    flows, behind, joins, follows, edge = flow
+    if waits & flows:
+        write_lines(finish, es, target, to, factor, max(0, first - behind), first, joins, edge)
+        step = short_lanes_of(es)
+        at = first - late(target, to)
+        last = classes - (classes - at) % step
+        for k in range(at, last, step):
+            stream(target, to + k, finish(load_short(es, k), factor))
+        results = finish(load_part(es, last, classes - last), factor)
+        if follows:
+            _vector.store(edge, 0, results)
+        else:
+            store_part(target, to + last, classes - last, results)
+    elif waits:
         for j in range(first, classes):
             target[to + j] = finish(es[j], factor)
 
@@ -116,7 +180,7 @@ def write_rest(before, first, classes):
 @optional
 def write_all(before, classes):
     """Write the results of a row that none follows."""
-    es = before[2]
+    es = before[3]
     for j in range(0, classes - classes % lanes_of(es), lanes_of(es)):
         write(before, j)
     write_rest(before, classes - classes % lanes_of(es), classes)
@@ -137,9 +201,13 @@ def kept(out, es):
 
 
 @optional
-def waiting(out, waits, finish, es, to, factor):
-    """A row whose results are still to be written, and None where there are none."""
-    return waits, finish, es, pointer(out), to, factor
+def waiting(out, waits, flow, finish, es, to, factor):
+    """A row whose results are still to be written, and None where there are none.
+
+    Of the flow: whether they go past the caches; how many classes they stay behind; whether the row joins the one before, and
+    is itself followed by one; and where what is between two rows is kept.
+    """
+    return waits, flow, finish, es, pointer(out), to, factor
 
 
 @jitable
@@ -155,16 +223,19 @@ def block(
 ):  # fmt: skip
     """Work on the rows start to stop, and return the sum of their values."""
     T = x.dtype.type
-    by_way = False  # whether the exponentials are elsewhere than the results will be
+    by_way = flows = False  # whether the exponentials are elsewhere than the results will be
     if out is not None:
-        by_way = near(out, x)
-    memory = aligned(2 * classes if by_way else 1, x)  # for those of two rows, in turn
+        flows = streams(out, x, ROWS) & (classes * x.itemsize <= FLOWING)
+        by_way = flows | near(out, x)
+    width = -(-classes * x.itemsize // LINE) * LINE // x.itemsize
+    memory = aligned(2 * width if by_way else 1, x)  # for those of two rows, in turn
     rooms = uncounted(memory)
     one = stack_buffer(x.dtype)
     ratio, shift, w = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
-    waiting_pays = classes * x.itemsize <= WAITING
+    waiting_pays = flows | (classes * x.itemsize <= WAITING)
     room = 0
-    waits = False
+    waits = joins = False
+    edge = pointer(stack_buffer(x.dtype))
     old_es = pointer(rooms)
     old_lo = start * classes
     factor = T(0)
@@ -185,7 +256,11 @@ def block(
         if out is not None and not by_way:
             row = out[lo:]
         es = pointer(row)
-        before = waiting(out, waits, finish, old_es, old_lo, factor)
+        behind = 0
+        if out is not None and flows:
+            behind = distance(pointer(x), lo, pointer(out), old_lo)
+        follows = lo == old_lo + classes
+        before = waiting(out, waits, (flows, behind, joins, follows, edge), finish, old_es, old_lo, factor)
         others, reach = sums(pointer(x), lo, classes, y, kept(out, es), before)
         if (reach <= T(MODERATE)) & fits(k):
             own = np.float64(exponential_of(pointer(x), lo, classes, y, one) if out is None else es[y])
@@ -200,13 +275,16 @@ def block(
             _, slope = point(product(w[r], shift[r] + log1p(ratio[r])))
             es[y] = T(-others)
             factor = T(k * slope / (own + others))
+            joins = waits & follows
             old_es, old_lo = es, lo
             if waiting_pays:
                 waits = True
-                room = classes - room
+                room = width - room
             else:
-                write_all(waiting(out, True, finish, es, lo, factor), classes)
-    write_all(waiting(out, waits, finish, old_es, old_lo, factor), classes)
+                write_all(waiting(out, True, (False, 0, False, False, edge), finish, es, lo, factor), classes)
+    write_all(waiting(out, waits, (flows, 0, joins, False, edge), finish, old_es, old_lo, factor), classes)
+    if flows:
+        settle()
     for r in range(stop - start):
         ratio[r] = log1p(ratio[r])
     total = 0.0

@@ -18,7 +18,7 @@ from ._blocks import LINE, WIDE, add, aligned, alive, closed, compensated, copy,
 from ._jit import inlined, jitable, optional
 from ._planes import entered, write_all
 from ._scalar import exp_kept
-from ._streams import streams
+from ._streams import IMAGES, streams
 from ._vector import (
     BYTES,
     farther,
@@ -136,18 +136,21 @@ def beside(tiles, at, label, c, part, own):
 
 
 @inlined
-def put_own(ys, ignored, tiles, room, stride, classes, lanes, y, o):
-    """Put -o in the place of each position's label."""
+def put_own(ys, ignored, skipped, tiles, room, stride, classes, lanes, y, own):
+    """Put a number in the place of each position's label."""
     if classes <= COMPARED:
         for g in range(0, lanes, lanes_of(tiles)):
-            label, negative = _vector.load(y, g), -_vector.load(o, g)
+            label, number = _vector.load(y, g), _vector.load(own, g)
             for c in range(classes):
                 to = room + c * stride + g
-                _vector.store(tiles, to, where_other(label, c, _vector.load(tiles, to), negative))
-    else:
+                _vector.store(tiles, to, where_other(label, c, _vector.load(tiles, to), number))
+    elif skipped > 0:
         for p in range(ys.size):
             c = ys[p] if ys[p] != ignored else 0
-            tiles[room + c * stride + p] = -o[p]
+            tiles[room + c * stride + p] = own[p]
+    else:
+        for p in range(ys.size):
+            tiles[room + ys[p] * stride + p] = own[p]
 
 
 @inlined
@@ -253,7 +256,7 @@ def block(
         weighted |= weight[c] != T(1)
     flows = False
     if out is not None:
-        flows = streams(out, x)
+        flows = streams(out, x, IMAGES)
     now = margin
     waits = begins = False  # whether the tile before is still to be written, and whether none is before that
     total = 0.0
@@ -303,7 +306,9 @@ def block(
                 u[p] = value
                 factor[p] *= T(k[p] * slope)
         if out is not None:
-            put_own(ys, ignored, pointer(tiles), room, stride, classes, lanes, y, o)
+            for p in range(lanes):
+                o[p] = -o[p]
+            put_own(ys, ignored, skipped, pointer(tiles), room, stride, classes, lanes, y, o)
             copy(tiles[room + classes * stride :], factor, lanes)
         if skipped > 0:
             clear_ignored(ys, ignored, tiles, room, stride, classes, u)
