@@ -1,8 +1,11 @@
-"""Classwise driver for class indices and rows of many classes: value and gradient, without smoothing.
+"""Classwise driver for class indices and rows of many classes: value and gradient, and no weights beside smoothing.
 
 As `labels` has it for tiles: one pass over the logits takes their exponentials as they are, to where the gradient will be, or
 to a buffer if that is where the logits are or if it goes past the caches (see `_streams`).  Meanwhile those of the row before
 are multiplied by their factor.  A row with a large logit gets its exponentials in the way of `rows`.
+
+With L = log1p(sum of all others / the label's exponential), a class j has -log p_j = L + x_y - x_j.  So smoothing takes no more
+than the sum of x_y - x_j, in which what cancels is small beside L.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from ._blocks import (
     WIDE,
     aligned,
     alive,
+    as_in,
     bounds_of,
     closed,
     compensated,
@@ -70,8 +74,9 @@ PAGE, NEAR_BY, RESERVE = 4096, 1024, 256
 
 
 @inlined
-def sums(x, start, classes, y, es, before):
-    """The sum of the exponentials of a row's classes but the label, and the largest magnitude of a logit.
+def sums(x, start, classes, y, even, es, before):
+    """Of a row the sum of the exponentials of all classes but the label, of x_y - x_j if `even` is given, and the largest
+    magnitude of a logit.
 
     The exponentials go to `es`, if that is given, and the results of the row `before` are written.
     """
@@ -83,9 +88,10 @@ def sums(x, start, classes, y, es, before):
     last_x = _vector.load(x, start + last)
     last_e = exp_kept(last_x, unknown)
     reach = farther(last_x, zero)
-    total = lost = widened(zero)
+    total = lost = below = widened(zero)
+    top = filled(x, x[start + y])
     for lo in range(0, whole, FOLD * step):
-        part = zero
+        part = part_below = zero
         for j in range(lo, min(lo + FOLD * step, whole), step):
             logits = _vector.load(x, start + j)
             for i in range(j + ahead, j + ahead + step, step * LINE // BYTES):
@@ -96,6 +102,10 @@ def sums(x, start, classes, y, es, before):
             write(before, j)
             reach = farther(logits, reach)
             part = where_not(y - j, part + e, part)
+            if even is not None:
+                part_below = part_below + (top - logits)
+        if even is not None:
+            below = below + widened(part_below)
         wide = widened(part)
         grown = total + wide
         if step == WIDE_LANES:  # parts that were float32 have bits to spare
@@ -104,9 +114,12 @@ def sums(x, start, classes, y, es, before):
         total = grown
     put(es, last, last_e)
     write_rest(before, whole, classes)
-    rest = where_not(y - last, where_from(step - (classes - whole), last_e, zero), zero)
+    first_new = step - (classes - whole)
+    rest = where_not(y - last, where_from(first_new, last_e, zero), zero)
     s = _vector.total(total) + _vector.total(lost + widened(rest))
-    return s, farthest(reach)
+    if even is not None:
+        below = below + widened(where_from(first_new, top - last_x, zero))
+    return s, _vector.total(below), farthest(reach)
 
 
 @inlined
@@ -195,6 +208,12 @@ def exponential_of(x, start, classes, y, room):
 
 
 @optional
+def share_of(even, k):
+    """k times what smoothing gives to a class, and None without it."""
+    return even * k
+
+
+@optional
 def kept(out, es):
     """Where exponentials are kept, and None where there are no results to make of them."""
     return es
@@ -238,7 +257,9 @@ def block(
     edge = pointer(stack_buffer(x.dtype))
     old_es = pointer(rooms)
     old_lo = start * classes
-    factor = T(0)
+    share = 0.0 if even is None else np.float64(even)  # of each class in all labels
+    S = np.float64(keep) + share * classes
+    factor = T(0), even
     for i in range(start, stop):
         lo = i * classes
         xs = x[lo : lo + classes]
@@ -261,20 +282,23 @@ def block(
             behind = distance(pointer(x), lo, pointer(out), old_lo)
         follows = lo == old_lo + classes
         before = waiting(out, waits, (flows, behind, joins, follows, edge), finish, old_es, old_lo, factor)
-        others, reach = sums(pointer(x), lo, classes, y, kept(out, es), before)
+        others, below, reach = sums(pointer(x), lo, classes, y, even, kept(out, es), before)
         if (reach <= T(MODERATE)) & fits(k):
             own = np.float64(exponential_of(pointer(x), lo, classes, y, one) if out is None else es[y])
             ratio[r] = others / own
+            if even is not None:
+                shift[r] = share * below
         else:
             m, _ = bounds_of(xs)
-            ratio[r], _, _, _ = careful_sums(xs, None, weight, m, None, T(1), None, view(kept(out, row), 0, classes))
-            shift[r] = gap(np.float64(xs[y]), np.float64(m))
+            ratio[r], shift[r], _, _ = careful_sums(xs, None, weight, m, None, keep, even, view(kept(out, row), 0, classes))
+            shift[r] += product(np.float64(keep), gap(np.float64(xs[y]), np.float64(m)))
             own = np.float64(lifted(xs[y], m, None))
             others = ratio[r] + (1.0 - own)
         if out is not None:
-            _, slope = point(product(w[r], shift[r] + log1p(ratio[r])))
-            es[y] = T(-others)
-            factor = T(k * slope / (own + others))
+            _, slope = point(product(w[r], shift[r] + S * log1p(ratio[r])))
+            k *= slope
+            es[y] = T(share * classes * (own + others) / S - others)
+            factor = T(k * S / (own + others)), as_in(share_of(even, k), x)
             joins = waits & follows
             old_es, old_lo = es, lo
             if waiting_pays:
@@ -290,7 +314,7 @@ def block(
     total = 0.0
     error = 0.0
     for r in range(stop - start):
-        value, _ = point(product(w[r], shift[r] + ratio[r]))
+        value, _ = point(product(w[r], shift[r] + S * ratio[r]))
         value = value if labels[start + r] != ignored else 0.0
         total, error = compensated(total, error, value)
         if values.size > 0:
@@ -299,8 +323,14 @@ def block(
     return closed(total, error)
 
 
+@inlined
+def lowered(results, less):
+    return results if less is None else results - less
+
+
 def grad(e, factor):
-    return e * factor
+    slope, less = factor
+    return lowered(e * slope, less)
 
 
 FINISH = {"grad": grad}
