@@ -187,7 +187,7 @@ class Problem:
         total = elementwise.run(
             function, with_value, self.x, self.t, self.weight, upstream, vector, self.parameters, scale,
             None if values is None else _arrays.flat(values), out, self.math.summand,
-            unit,
+            unit, self.math.vectors and with_value,
         )  # fmt: skip
         if unit and self.unchecked and total != total:
             self._check_domains()

@@ -171,6 +171,7 @@ def elementwise(
     target_slope: Scalar | None = None,
     curvature: Scalar | None = None,
     summand: Scalar | None = None,
+    vectors: bool = False,
     **facts: Any,
 ) -> Callable[[Callable[P, Any]], Loss[P]]:
     """Make a loss of one input element and one target element.
@@ -193,8 +194,10 @@ def elementwise(
         ``summand(x, t) -> (v, e, slope)`` of a loss whose value, where no parameters are given, is ``v + log1p(e)`` with
         0 <= e <= 1.  Sums and means without weights then take one logarithm for dozens of elements.  It need be right for
         ``abs(x) <= nlosses.scalar.MODERATE`` alone; all else calls `point`.  It is compiled for vectors: besides arithmetic,
-        comparisons and ``abs`` it may call `nlosses.scalar.exp_nonpositive`, `exp_moderate` and `exp_number`, and
-        `nlosses.scalar.where` for what depends on a condition.
+        comparisons and ``abs`` it may call `nlosses.scalar.exp_nonpositive`, `exp_moderate`, `exp_number` and `log1p_unit`,
+        and `nlosses.scalar.where` for what depends on a condition.
+    vectors : bool, optional
+        Whether `point` may be compiled for vectors too, under the same rules, which makes these functions quicker.
     **facts
         Further fields of the declaration, as the library's own losses use them: ``input=`` and ``target=`` (the intervals
         that are checked), ``shapes=``, ``kinks=``, ``reference=``, ``facts=``.
@@ -218,7 +221,9 @@ def elementwise(
     >>> float(value), grad.tolist()
     (0.25, [0.0, 0.6])
     """
-    declare = _spec.elementwise(point, target_slope=target_slope, curvature=curvature, summand=summand, **facts)
+    declare = _spec.elementwise(
+        point, target_slope=target_slope, curvature=curvature, summand=summand, vectors=vectors, **facts
+    )
     return lambda declaration: Loss(declare(declaration))
 
 

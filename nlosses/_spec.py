@@ -58,7 +58,8 @@ class Math:
 
     Elementwise: ``point(x, t, *parameters) -> (value, d value / dx)``, ``target_slope`` is d value / dt and ``curvature``
     d2 value / dx2, of the same arguments.  If the value without parameters is ``v + log1p(e)``, where 0 <= e <= 1, then
-    ``summand(x, t) -> (v, e, d value / dx)`` spares a sum most of the logarithms; x is moderate there.
+    ``summand(x, t) -> (v, e, d value / dx)`` spares a sum most of the logarithms; x is moderate there.  With ``vectors`` the
+    point can be compiled for vectors, as the summand always is.
 
     Classwise: ``point(u) -> (value, d value / du)`` and ``curvature(u)``, where ``u = sum_j q_j (-log p_j)`` is the row's
     weighted surprisal; without ``curvature`` the point is taken as linear.
@@ -68,6 +69,7 @@ class Math:
     target_slope: Scalar | None = None
     curvature: Scalar | None = None
     summand: Scalar | None = None
+    vectors: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,10 +148,11 @@ def elementwise(
     target_slope: Scalar | None = None,
     curvature: Scalar | None = None,
     summand: Scalar | None = None,
+    vectors: bool = False,
     **facts: Any,
 ) -> Callable[[Callable[P, Any]], Spec[P]]:
     """Declare a loss of one input element and one target element; see `Math` and `Spec` for what may be stated."""
-    return lambda declaration: Spec(declaration, "elementwise", Math(point, target_slope, curvature, summand), **facts)
+    return lambda declaration: Spec(declaration, "elementwise", Math(point, target_slope, curvature, summand, vectors), **facts)
 
 
 def classwise(point: Scalar, *, curvature: Scalar | None = None, **facts: Any) -> Callable[[Callable[P, Any]], Spec[P]]:

@@ -26,7 +26,7 @@ ALL = [*UNARY, *BINARY, scalar.maximum]
 #: Largest error in ulp. The docstrings promise the same.
 BOUND = {
     "exp": 1, "expm1": 1.2, "log": 1, "log1p": 1.1, "tanh": 2, "sigmoid": 2, "softplus": 2, "log_sigmoid": 2,
-    "xlogy": 2, "product": 0.5, "exp_difference": 2, "exp_nonpositive": 1, "exp_moderate": 1, "exp_number": 1.1,
+    "xlogy": 2, "product": 0.5, "exp_difference": 2, "exp_nonpositive": 1.1, "exp_moderate": 1, "exp_number": 1.1,
     "log1p_unit": 1.5, "exp_below": 2, "log_half": 1.5, "log1m_half": 1.5,
 }  # fmt: skip
 
@@ -349,6 +349,45 @@ def test_exponentials_of_vectors(T):
     with mpmath.workdps(30):
         points = zip(x.tolist(), out[0].tolist(), strict=True)
         assert max(ulps(e, reference("exp_number", number), T) for number, e in points) <= BOUND["exp_number"]
+
+
+VECTORS = [scalar.exp_nonpositive, scalar.exp_moderate, scalar.exp_number, scalar.log1p_unit]
+
+
+@cache
+def of_vectors(function):
+    jitable(function)
+
+    @njit(error_model="numpy")
+    def results(x, out):
+        for i in range(0, x.size, v.lanes_of(x)):
+            v.store(out, i, function(v.load(x, i)))
+
+    return results
+
+
+@pytest.mark.parametrize("T", TYPES)
+@pytest.mark.parametrize("function", VECTORS)
+def test_functions_of_vectors(function, T):
+    """As accurate as those of numbers, though they may look up what those compute."""
+    name = function.__name__
+    high = 1 if name == "log1p_unit" else 110
+    nodes = (np.arange(0, 3000) + 0.5) * math.log(2) / v.TABLE  # where the number that is looked up changes
+    x = np.concatenate(
+        [regions(T, 40), critical(T), nodes.astype(T), -nodes.astype(T), np.linspace(-high, high, 5000, dtype=T)]
+    )
+    x = np.concatenate([x, np.linspace(0, 1, 901, dtype=T), ((np.arange(15) + 0.5) / 15).astype(T)])
+    x = domain(name, x)
+    x = np.resize(x, -(-x.size // 64) * 64)
+    out = np.empty_like(x)
+    of_vectors(function)(x, out)
+    with mpmath.workdps(30):
+        errors = [ulps(y, reference(name, number), T) for number, y in zip(x.tolist(), out.tolist(), strict=True)]
+    worst = int(np.argmax(errors))
+    assert errors[worst] <= BOUND[name], (x[worst], out[worst], errors[worst])
+    for arguments in EXACT[name]:
+        of_vectors(function)(np.full(64, arguments[0], T), out)
+        np.testing.assert_array_equal(out[:16], T(arguments[1]))
 
 
 def test_documented_bounds_are_the_tested_ones():

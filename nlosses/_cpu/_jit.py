@@ -122,6 +122,14 @@ def optional(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def unfit(what: str, function: Callable[..., Any]) -> TypeError:
+    """The error of a function that ought to take vectors."""
+    return TypeError(
+        f"{what} {function.__qualname__} cannot be compiled for vectors: besides arithmetic, comparisons and abs() it may call "
+        "exp_nonpositive, exp_moderate, exp_number and log1p_unit of nlosses.scalar, and its where for what a condition decides"
+    )
+
+
 @lru_cache(maxsize=1)
 def package_digest() -> str:
     digest = hashlib.sha256()

@@ -45,6 +45,8 @@ class Format(NamedTuple):
     expm1_tail: tuple[float, ...]  #: the same as the first, fitted for expm1, which asks for more near 0
     log_tail: tuple[float, ...]  #: for the `log1p_tail` of the format
     unit_tail: tuple[float, ...]  #: (log1p(x) - x) / x**2 for 0 <= x <= 1
+    near_tail: tuple[float, ...]  #: the same for abs(x) <= 1/30
+    near_points: tuple[int, ...]  #: k near 1024 i / 15 whose log1p(k / 1024) is nearest to a number of the format
 
     @property
     def rounder(self) -> float:
@@ -77,6 +79,8 @@ FLOAT32 = Format(
         -0.0136927515268326,
         0.0020848286803812,
     ),
+    near_tail=(-0.49999994, 0.33333325, -0.25022674, 0.20022483),  # 2**-31.0
+    near_points=(0, 70, 138, 204, 273, 343, 411, 477, 547, 616, 682, 749, 817, 888, 956, 1024),
 )
 
 FLOAT64 = Format(
@@ -112,6 +116,11 @@ FLOAT64 = Format(
         0.03025295596520805, -0.017683321406988917, 0.008402111607638584, -0.003082233866024078, 0.000812789261991963,
         -0.00013639333672991742, 1.0899985732226472e-05,
     ),
+    near_tail=(  # 2**-61.3
+        -0.5, 0.3333333333333233, -0.24999999999998565, 0.20000000008637128, -0.16666666676973496, 0.14285691008037463,
+        -0.12499975323657116, 0.11135885136056921, -0.10024163507612668,
+    ),
+    near_points=(0, 70, 135, 204, 273, 340, 409, 478, 546, 616, 684, 753, 817, 885, 955, 1022),
 )  # fmt: skip
 
 
@@ -277,6 +286,17 @@ def _exp_nonpositive(F: Format) -> Callable[..., Any]:
     return exp_nonpositive
 
 
+def _exp_nonpositive_by_table(F: Format) -> Callable[..., Any]:
+    power = F.bias // 2
+    raised_exp = register_jitable(**OPTIONS)(_exp_by_table(F, power))
+    first, lower, zero = _constants(F, F.exp_domain[0], 2.0**-power, 0)
+
+    def exp_nonpositive(x):
+        return raised_exp(where(first > x, first, x), zero) * lower
+
+    return exp_nonpositive
+
+
 def _exp_moderate(F: Format) -> Callable[..., Any]:
     raised_exp = _raised_exp(F, 0)
 
@@ -296,17 +316,18 @@ def _exp_kept(F: Format) -> Callable[..., Any]:
     return exp_kept
 
 
-def _exp_by_table(F: Format) -> Callable[..., Any]:
+def _exp_by_table(F: Format, power: int = 0) -> Callable[..., Any]:
     n = TABLE
     steps, high, low, rounder = _constants(F, n / math.log(2), F.ln2[0] / n, F.ln2[1] / n, F.rounder)
     lead, (second, *others) = _horner(F, (1, *F.narrow_tail))
     rest = tuple(others)
     places = F.fraction - int(math.log2(n))
-    # 2**(i/n), less what i adds to it among the bits where the whole number that it is part of is added to the exponent.
-    powers = np.exp2(np.arange(n) / n).astype(F.T).view(F.U) - (np.arange(n, dtype=F.U) << F.U(places))
-    power, times_power = entry_of(powers.view(F.T).tolist()), _raising(places)
+    # 2**(i/n + power), less what i adds to it among the bits where the whole number that it is part of is added.
+    powers = np.exp2(np.arange(n) / n + power).astype(F.T).view(F.U) - (np.arange(n, dtype=F.U) << F.U(places))
+    power_of, times_power = entry_of(powers.view(F.T).tolist()), _raising(places)
 
     def exp_by_table(x, zero):
+        """exp(x) 2**power, where that is a normal number."""
         # As in exp, but exp(x) = 2**(k/n) exp(r), where k = round(x n / ln 2).
         shifted = x * (steps + zero) + (rounder + zero)
         k = shifted - (rounder + zero)
@@ -314,7 +335,7 @@ def _exp_by_table(F: Format) -> Callable[..., Any]:
         y = (lead + zero) * r + (second + zero)
         for c in rest:
             y = y * r + (c + zero)
-        t = times_power(power(shifted), shifted)
+        t = times_power(power_of(shifted), shifted)
         return t * (y * r) + t
 
     return exp_by_table
@@ -334,17 +355,39 @@ _EXP_BY_TABLE = {types.float32: _exp_by_table(FLOAT32), types.float64: _exp_by_t
 
 
 def _log1p_unit(F: Format) -> Callable[..., Any]:
-    lead, rest = _horner(F, F.unit_tail)
-    first, second = rest[: len(rest) // 2], rest[len(rest) // 2 :]
+    lead, (second, *others) = _horner(F, F.unit_tail)
+    half = len(others) // 2
+    first, last = tuple(others[:half]), tuple(others[half:])
 
     def log1p_unit(x):
         # Two loops, for one would be too long for LLVM to unroll, and so to vectorise what is around it.
-        tail = lead
+        tail = lead * x + second
         for c in first:
             tail = tail * x + c
-        for c in second:
+        for c in last:
             tail = tail * x + c
         return x + x * x * tail
+
+    return log1p_unit
+
+
+def _log1p_unit_by_table(F: Format) -> Callable[..., Any]:
+    # log1p(x) = log1p(c) + log1p(r), where r = (x - c) / (1 + c), and c is so short that x - c is exact.
+    near = np.array(F.near_points) / 1024
+    point_of, reciprocal_of, logarithm_of = (
+        entry_of(table.astype(F.T).astype(float).tolist()) for table in (near, 1 / (1 + near), np.log1p(near))
+    )
+    steps, rounder = _constants(F, TABLE - 1, F.rounder)
+    lead, (second, *others) = _horner(F, F.near_tail)
+    rest = tuple(others)
+
+    def log1p_unit(x):
+        i = x * steps + rounder
+        r = (x - point_of(i)) * reciprocal_of(i)
+        tail = lead * r + second
+        for c in rest:
+            tail = tail * r + c
+        return (r * r * tail + r) + logarithm_of(i)
 
     return log1p_unit
 
@@ -530,14 +573,18 @@ def _log1p(F: Format) -> Callable[..., Any]:
 # --- registration -----------------------------------------------------------------------------------------------------
 
 
-def _attach(function: Callable[..., Any], make: Callable[[Format], Callable[..., Any]]) -> None:
+_Make = Callable[[Format], Callable[..., Any]]
+
+
+def _attach(function: Callable[..., Any], make: _Make, by_table: _Make | None = None) -> None:
     implementations = {types.float32: make(FLOAT32), types.float64: make(FLOAT64)}
+    tabled = implementations if by_table is None else {types.float32: by_table(FLOAT32), types.float64: by_table(FLOAT64)}
 
     def choose(x):
         if x in implementations:
             return implementations[x]
         if isinstance(x, Vector):
-            return implementations[x.dtype]
+            return (tabled if has_tables() else implementations)[x.dtype]
         if isinstance(x, types.Integer):
             return lambda x: function(np.float64(x))
         return None
@@ -546,13 +593,13 @@ def _attach(function: Callable[..., Any], make: Callable[[Format], Callable[...,
 
 
 _attach(scalar.exp, _exp)
-_attach(scalar.exp_nonpositive, _exp_nonpositive)
+_attach(scalar.exp_nonpositive, _exp_nonpositive, _exp_nonpositive_by_table)
 _attach(scalar.exp_moderate, _exp_moderate)
 _attach(scalar.exp_number, _exp_number)
 _attach(scalar.expm1, _expm1)
 _attach(scalar.log, _log)
 _attach(scalar.log1p, _log1p)
-_attach(scalar.log1p_unit, _log1p_unit)
+_attach(scalar.log1p_unit, _log1p_unit, _log1p_unit_by_table)
 _attach(scalar.log_half, _log_half)
 _attach(scalar.log1m_half, _log1m_half)
 

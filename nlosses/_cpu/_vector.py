@@ -87,6 +87,7 @@ for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator
     _operator(_symbol, _elementwise(lambda builder, a, b, name=_name: getattr(builder, name)(a, b)))
 for _symbol, _name in ((operator.lt, "<"), (operator.gt, ">"), (operator.le, "<="), (operator.ge, ">="), (operator.eq, "==")):
     _operator(_symbol, _elementwise(lambda builder, a, b, name=_name: builder.fcmp_ordered(name, a, b), types.boolean))
+_operator(operator.or_, _elementwise(lambda builder, a, b: builder.or_(a, b)))
 _operator(operator.ne, _elementwise(lambda builder, a, b: builder.fcmp_unordered("!=", a, b), types.boolean))
 
 

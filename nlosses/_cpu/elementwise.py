@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numba import prange, types
+from numba.core import errors
 
 from .._scalar import product
 from . import _threads, summands
@@ -20,14 +21,14 @@ from ._blocks import (
     destination,
     lanes_sum,
     near,
-    pick,
     stack_buffer,
     staged,
     total_of,
     uncounted,
 )
-from ._jit import array, build, inlined, name_of
+from ._jit import array, build, inlined, name_of, optional, unfit
 from ._scalar import bits
+from ._vector import BYTES, load, store
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
 Operand = tuple[Any, int, int]
@@ -38,14 +39,31 @@ def later(a, b):
     return a if a > b else b
 
 
-def make(function, with_value, parameters_taken, general, unit, stamp):
+@inlined
+def element(block, i):
+    return block[i]
+
+
+@inlined
+def put_element(block, i, number):
+    block[i] = number
+
+
+@optional
+def taken(block, take, i):
+    """What is taken from a block, and None where there is none."""
+    return take(block, i)
+
+
+def make(function, with_value, parameters_taken, general, unit, lanes_taken, take, leave, stamp):
     """The kernel of one scalar function: ``point`` (`with_value`), or one of the further derivatives.
 
     `general` is 0 in the kernel that has nothing but the function, and is as fast as can be.  That of 1 may have weights, and
     writes unreduced values, instead of adding them, where `values` has room for them.  That of 2 has an upstream gradient and
     a vector besides, and like the weights they are ones where absent.
 
-    With `unit` the result is NaN if an input or a target is not between 0 and 1.
+    With `unit` the result is NaN if an input or a target is not between 0 and 1.  The function is called of numbers, one by
+    one, or of vectors: `take` and `leave` read and write so many lanes.
     """
 
     def kernel(x, t, weight, upstream, vector, parameters, scale, values, out):
@@ -69,6 +87,7 @@ def make(function, with_value, parameters_taken, general, unit, stamp):
             folded = stack_buffer(x.dtype)
             p_room, r_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             w_room, u_room, q_room = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+            x_room, t_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             lanes = stack_buffer(WIDE)
             for i in range(FOLDED):
                 lanes[i] = 0.0
@@ -81,7 +100,12 @@ def make(function, with_value, parameters_taken, general, unit, stamp):
                 # Loops over views vectorise; loops over a range of the whole array do not (index wrap-around).
                 xs = x[lo:hi]
                 ts = t[lo:hi]
-                gs = destination(out, lo, hi, buffer, by_way)
+                short = n % lanes_taken > 0  # of a whole vector, so that none lies in these arrays
+                if short:
+                    copy(x_room, xs, n)
+                    copy(t_room, ts, n)
+                    xs, ts = x_room, t_room
+                gs = destination(out, lo, hi, buffer, by_way | short)
                 if parameters_taken > 0:
                     ps = staged(first, lo, n, p_room, lo == start)
                 if parameters_taken > 1:
@@ -91,25 +115,25 @@ def make(function, with_value, parameters_taken, general, unit, stamp):
                 if general > 1:
                     us = staged(upstream, lo, n, u_room, lo == start)
                     qs = staged(vector, lo, n, q_room, lo == start)
-                for i in range(n):
+                for i in range(0, n, lanes_taken):
                     if unit:
                         greatest = later(later(greatest, bits(xs[i] + T(0))), bits(ts[i] + T(0)))  # -0 + 0 is 0
                     if parameters_taken == 0:
-                        result = function(xs[i], ts[i])
+                        result = function(take(xs, i), take(ts, i))
                     elif parameters_taken == 1:
-                        result = function(xs[i], ts[i], pick(ps, i))
+                        result = function(take(xs, i), take(ts, i), taken(ps, take, i))
                     else:
-                        result = function(xs[i], ts[i], pick(ps, i), pick(rs, i))
+                        result = function(take(xs, i), take(ts, i), taken(ps, take, i), taken(rs, take, i))
                     if with_value:
                         v, g = result
-                        vs[i] = v if weight is None else product(ws[i], v)
+                        leave(vs, i, v if weight is None else product(take(ws, i), v))
                     else:
                         g = result
                     if out is not None:
                         if general > 1:
-                            gs[i] = product(us[i] * qs[i], product(ws[i], g)) * c
+                            leave(gs, i, product(take(us, i) * take(qs, i), product(take(ws, i), g)) * c)
                         else:
-                            gs[i] = (g if weight is None else product(ws[i], g)) * c
+                            leave(gs, i, (g if weight is None else product(take(ws, i), g)) * c)
                 unreduced = False
                 if general > 0 and with_value:
                     unreduced = values.size > 0
@@ -117,7 +141,7 @@ def make(function, with_value, parameters_taken, general, unit, stamp):
                         copy(values[lo:hi], vs, n)
                 if with_value and not unreduced:
                     total, error = add_chunk(total, error, lanes, vs, folded, n)
-                if out is not None and by_way:
+                if out is not None and (by_way | short):
                     copy(out[lo:hi], buffer, n)
             partial[b] = lanes_sum(total, error, lanes)
             if unit and greatest > bits(T(1)):
@@ -137,6 +161,7 @@ def _kernel(
     weighted: bool,
     with_out: bool,
     unit: bool,
+    vectors: bool,
     parallel: bool,
 ) -> Any:
     operand = types.Tuple((array(dtype), types.int64, types.int64))
@@ -153,12 +178,18 @@ def _kernel(
     )
     cells = {
         "function": function, "with_value": with_value, "parameters_taken": len(taken), "general": general,
-        "unit": unit,
+        "unit": unit, "lanes_taken": BYTES // np.dtype(dtype).itemsize if vectors else 1,
+        "take": load if vectors else element, "leave": store if vectors else put_element,
     }  # fmt: skip
     parts = [name_of(function), np.dtype(dtype).name, *("with" if present else "without" for present in taken)]
     parts += [("", "values", "general")[general]] * (general > 0) + ["weighted"] * weighted
-    parts += ["out"] * with_out + ["unit"] * unit + ["parallel"] * parallel
-    return build(make, "_".join(parts), cells, signature, parallel)
+    parts += ["out"] * with_out + ["unit"] * unit + ["vectors"] * vectors + ["parallel"] * parallel
+    try:
+        return build(make, "_".join(parts), cells, signature, parallel)
+    except errors.TypingError as error:
+        if vectors:
+            raise unfit("point", function) from error
+        raise
 
 
 def _taken(parameters: tuple[Operand | None, ...]) -> tuple[bool, ...]:
@@ -179,17 +210,18 @@ def run(
     out: np.ndarray | None = None,
     summand: Any = None,
     unit: bool = False,
+    vectors: bool = False,
 ) -> float:
     """Sum of the values, which go to `values` too if that is given; the scaled derivative goes to `out`, which may be `x`.
 
     The `summand` of a loss, if it has one, takes the place of its point where that is quicker.  With `unit` the result is NaN
-    if an element is not between 0 and 1.
+    if an element is not between 0 and 1.  The function is called of `vectors` if it can be.
     """
     key: tuple[Any, ...]
     if with_value and weight is None and upstream is None and vector is None and values is None:
         if summand is not None and parameters.count(None) == len(parameters):
             return summands.run(function, len(parameters), summand, x, t, scale, out)
-        key = (function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit)
+        key = (function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit, vectors)
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
     values = np.empty(0, x.dtype) if values is None else values
@@ -197,5 +229,5 @@ def run(
     if upstream is not None or vector is not None or not with_value:
         weight, further = weight or one, (upstream or one, vector or one)
     general = 1 if further[0] is None else 2
-    key = (function, with_value, x.dtype, _taken(parameters), general, weight is not None, out is not None, unit)
+    key = (function, with_value, x.dtype, _taken(parameters), general, weight is not None, out is not None, unit, vectors)
     return _threads.run(x.size, _kernel, key, x, t, weight, *further, parameters, scale, values, out)

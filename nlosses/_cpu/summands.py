@@ -33,7 +33,7 @@ from ._blocks import (
     stack_buffer,
     total_of,
 )
-from ._jit import array, build, inlined, name_of, optional
+from ._jit import array, build, inlined, name_of, optional, unfit
 from ._vector import (
     SHORT,
     farther,
@@ -186,10 +186,7 @@ def _kernel(point: Any, parameters: int, summand: Any, dtype: Any, with_out: boo
         cells = {"point": point, "absent": (None,) * parameters, "summand": summand}
         return build(make, "_".join(parts), cells, signature, parallel)
     except errors.TypingError as error:
-        raise TypeError(
-            f"summand {summand.__qualname__} cannot be compiled for vectors: besides arithmetic, comparisons and abs() it may "
-            "call exp_nonpositive, exp_moderate and exp_number of nlosses.scalar, and its where for what depends on a condition"
-        ) from error
+        raise unfit("summand", summand) from error
 
 
 def run(point: Any, parameters: int, summand: Any, x: np.ndarray, t: np.ndarray, scale: float, out: np.ndarray | None) -> float:

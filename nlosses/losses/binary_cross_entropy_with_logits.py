@@ -21,9 +21,10 @@ def point(x, t, pos_weight):
     e = exp_nonpositive(-abs(x))
     a = t if pos_weight is None else pos_weight * t
     wrong, right = factors(x, t, a)
-    both = T(1) if pos_weight is None else a + (T(1) - t)
+    rest = log1p_unit(e)  # softplus(-|x|)
+    rest = rest if pos_weight is None else (a + (T(1) - t)) * rest
     linear = where(wrong != T(0), wrong * x, T(0))  # an infinite logit on the right side costs nothing
-    return both * log1p_unit(e) + linear, slope(wrong, right, e)  # log1p(e) is softplus(-|x|)
+    return rest + linear, slope(wrong, right, e)
 
 
 def summand(x, t):
@@ -60,6 +61,7 @@ def reference(x, t, pos_weight=1.0):
     target_slope=target_slope,
     curvature=curvature,
     summand=summand,
+    vectors=True,
     module="BCEWithLogitsLoss",
     reference=reference,
     facts=(Fact([[0.5, 1.0, 0.8], [0.2, 0.4, 0.6]], [[0, 1, 0], [0, 0, 1]], 0.76784690),),
