@@ -121,11 +121,6 @@ class _Attributes(AttributeTemplate):
         return types.NumberClass(vector.dtype)
 
 
-#: The smaller and the larger of two; the second one if either is NaN.
-smaller = _elementwise(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
-larger = _elementwise(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
-
-
 @intrinsic
 def choice(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
     """a where the condition holds, b elsewhere; either may be a number."""
@@ -168,15 +163,13 @@ def entry_of(table: list[float]) -> Any:
             part = ir.VectorType(args[0].type.element, lanes)
             tables = [ir.Constant(part, table[first : first + lanes]) for first in range(0, TABLE, lanes)]
             name = {1: "permvar.sf", 2: "vpermi2var.pd"}[len(tables)]
-            kinds = [part, whole(part), part][: len(tables) + 1]
+            kinds = [part, whole(part), *[part] * (len(tables) - 1)]
 
             def looked_up(first: int) -> Any:
                 index = builder.shuffle_vector(bits, bits, _mask(range(first, first + lanes)))
-                operands = [tables[0], index, *tables[1:]] if len(tables) > 1 else [tables[0], index]
-                function = cgutils.get_or_insert_function(
-                    builder.module, ir.FunctionType(part, kinds), f"llvm.x86.avx512.{name}.512"
-                )
-                return builder.call(function, operands)
+                declared, called = ir.FunctionType(part, kinds), f"llvm.x86.avx512.{name}.512"
+                function = cgutils.get_or_insert_function(builder.module, declared, called)
+                return builder.call(function, [tables[0], index, *tables[1:]])
 
             found = looked_up(0)
             for first in range(lanes, vector.lanes, lanes):
@@ -280,25 +273,17 @@ def _where(order: str) -> Any:
 where_from, where_not = _where(">="), _where("!=")
 
 
-def _reduction(name: str, flags: tuple[str, ...], start: float | None = None) -> Any:
-    @intrinsic
-    def reduction(typing_context: Any, vector: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kind, whole = context.get_value_type(vector.dtype), args[0].type
-            before = [] if start is None else [ir.Constant(kind, start)]
-            called = f"llvm.vector.reduce.{name}.{_name_of(vector)}"
-            declared = ir.FunctionType(kind, [*(value.type for value in before), whole])
-            reduce = cgutils.get_or_insert_function(builder.module, declared, called)
-            return builder.call(reduce, [*before, args[0]], fastmath=flags)
+@intrinsic
+def total(typing_context: Any, vector: Any) -> Any:
+    """The sum of all lanes, by halves."""
 
-        return vector.dtype(vector), generate
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind, lanes = context.get_value_type(vector.dtype), args[0].type
+        declared = ir.FunctionType(kind, [kind, lanes])
+        reduce = cgutils.get_or_insert_function(builder.module, declared, f"llvm.vector.reduce.fadd.{_name_of(vector)}")
+        return builder.call(reduce, [ir.Constant(kind, -0.0), args[0]], fastmath=("reassoc",))
 
-    return reduction
-
-
-#: The largest and the smallest lane, none of them NaN, and the sum of all, by halves.
-greatest, least = _reduction("fmax", ("nnan",)), _reduction("fmin", ("nnan",))
-total = _reduction("fadd", ("reassoc",), -0.0)
+    return vector.dtype(vector), generate
 
 
 def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
