@@ -49,6 +49,19 @@ def put_element(block, i, number):
     block[i] = number
 
 
+# Of vectors, in functions of their own: a kernel that has an intrinsic for a cell would not be found in the cache again.
+
+
+@inlined
+def lanes_at(block, i):
+    return load(block, i)
+
+
+@inlined
+def put_lanes(block, i, numbers):
+    store(block, i, numbers)
+
+
 @optional
 def taken(block, take, i):
     """What is taken from a block, and None where there is none."""
@@ -179,7 +192,7 @@ def _kernel(
     cells = {
         "function": function, "with_value": with_value, "parameters_taken": len(taken), "general": general,
         "unit": unit, "lanes_taken": BYTES // np.dtype(dtype).itemsize if vectors else 1,
-        "take": load if vectors else element, "leave": store if vectors else put_element,
+        "take": lanes_at if vectors else element, "leave": put_lanes if vectors else put_element,
     }  # fmt: skip
     parts = [name_of(function), np.dtype(dtype).name, *("with" if present else "without" for present in taken)]
     parts += [("", "values", "general")[general]] * (general > 0) + ["weighted"] * weighted
