@@ -52,7 +52,7 @@ def exp_nonpositive(x):
 
 
 def exp_moderate(x):
-    """Exponential function of `x` within plus and minus `MODERATE`, within 1 ulp: `exp` at half of the cost.
+    """Exponential function of `x` within plus and minus `MODERATE`, within 1.1 ulp: `exp` at half of the cost.
 
     Beyond the result is undefined.
     """
