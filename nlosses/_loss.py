@@ -197,7 +197,8 @@ def elementwise(
         comparisons and ``abs`` it may call `nlosses.scalar.exp_nonpositive`, `exp_moderate`, `exp_number` and `log1p_unit`,
         and `nlosses.scalar.where` for what depends on a condition.
     vectors : bool, optional
-        Whether `point` may be compiled for vectors too, under the same rules, which makes these functions quicker.
+        Whether `point` may be compiled for vectors too, under the same rules, which makes these functions quicker where the
+        machine has AVX-512; besides those it may call `exp`, `log`, `log_half` and `log1m_half` of `nlosses.scalar` then.
     **facts
         Further fields of the declaration, as the library's own losses use them: ``input=`` and ``target=`` (the intervals
         that are checked), ``shapes=``, ``kinks=``, ``reference=``, ``facts=``.

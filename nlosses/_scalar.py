@@ -33,7 +33,7 @@ def _as(x, value):
 
 
 def exp(x):
-    """Exponential function, within 1 ulp.
+    """Exponential function, within 1.1 ulp.
 
     Underflow is gradual, overflow gives infinity.
     """
@@ -68,7 +68,7 @@ def exp_number(x):
 
 
 def log(x):
-    """Natural logarithm, within 1 ulp.
+    """Natural logarithm, within 1.1 ulp.
 
     ``log(0)`` is -inf, the logarithm of a negative number NaN.
     """

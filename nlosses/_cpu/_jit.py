@@ -122,11 +122,12 @@ def optional(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def unfit(what: str, function: Callable[..., Any]) -> TypeError:
+def unfit(what: str, function: Callable[..., Any], further: tuple[str, ...] = ()) -> TypeError:
     """The error of a function that ought to take vectors."""
+    names = ("exp_nonpositive", "exp_moderate", "exp_number", *further, "log1p_unit")
     return TypeError(
         f"{what} {function.__qualname__} cannot be compiled for vectors: besides arithmetic, comparisons and abs() it may call "
-        "exp_nonpositive, exp_moderate, exp_number and log1p_unit of nlosses.scalar, and its where for what a condition decides"
+        f"{', '.join(names[:-1])} and {names[-1]} of nlosses.scalar, and its where for what a condition decides"
     )
 
 

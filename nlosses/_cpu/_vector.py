@@ -152,37 +152,73 @@ def has_tables() -> bool:
     return "+avx512f" in features.split(",")
 
 
+def _by_registers(builder: Any, operands: Any, make: Any) -> Any:
+    """What `make` gives for the parts of one or two vectors that fill a register of 512 bits, as one vector or two."""
+    lanes = 512 // whole(operands[0].type).element.width
+    made = None
+    for first in range(0, operands[0].type.count, lanes):
+        part = make(*[builder.shuffle_vector(x, x, _mask(range(first, first + lanes))) for x in operands])
+        made = part if made is None else builder.shuffle_vector(made, part, _mask(range(first + lanes)))
+    return made
+
+
+def _mask(lanes: Any) -> Any:
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
+
+
 def entry_of(table: list[float]) -> Any:
     """A function of a vector: the numbers of a table that the low bits of each lane name."""
 
     @intrinsic
     def entry(typing_context: Any, vector: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            bits = builder.bitcast(args[0], whole(args[0].type))
             lanes = 512 // vector.dtype.bitwidth
             part = ir.VectorType(args[0].type.element, lanes)
             tables = [ir.Constant(part, table[first : first + lanes]) for first in range(0, TABLE, lanes)]
             name = {1: "permvar.sf", 2: "vpermi2var.pd"}[len(tables)]
             kinds = [part, whole(part), *[part] * (len(tables) - 1)]
 
-            def looked_up(first: int) -> Any:
-                index = builder.shuffle_vector(bits, bits, _mask(range(first, first + lanes)))
-                declared, called = ir.FunctionType(part, kinds), f"llvm.x86.avx512.{name}.512"
-                function = cgutils.get_or_insert_function(builder.module, declared, called)
-                return builder.call(function, [tables[0], index, *tables[1:]])
+            def looked_up(numbers: Any) -> Any:
+                function = _avx512(builder, name, part, kinds)
+                return builder.call(function, [tables[0], builder.bitcast(numbers, whole(part)), *tables[1:]])
 
-            found = looked_up(0)
-            for first in range(lanes, vector.lanes, lanes):
-                found = builder.shuffle_vector(found, looked_up(first), _mask(range(first + lanes)))
-            return found
+            return _by_registers(builder, args, looked_up)
 
         return vector(vector), generate
 
     return entry
 
 
-def _mask(lanes: Any) -> Any:
-    return ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes))
+def _avx512(builder: Any, name: str, result: Any, kinds: Any) -> Any:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, kinds), f"llvm.x86.avx512.{name}.512")
+
+
+def _masked(name: str, operands: int, *constants: int) -> Any:
+    """A function of so many vectors that AVX-512 has for all lanes of a register, or for some."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = 512 // signature.return_type.dtype.bitwidth
+        i32, mask = ir.IntType(32), ir.IntType(lanes)
+
+        def make(*parts: Any) -> Any:
+            kind = parts[0].type
+            suffix = {32: "ps", 64: "pd"}[whole(kind).element.width]
+            given = [*parts, *map(i32, constants), ir.Constant(kind, ir.Undefined), mask(-1), i32(4)]  # rounded as usual
+            return builder.call(_avx512(builder, f"mask.{name}.{suffix}", kind, [x.type for x in given]), given)
+
+        return _by_registers(builder, args, make)
+
+    if operands == 1:
+        return intrinsic(lambda typing_context, x: (x(x), generate))
+    return intrinsic(lambda typing_context, x, y: (x(x, y), generate))
+
+
+# For machines that have tables:
+
+#: k and m of x = 2**k m, where 3/4 <= m < 3/2; of a number below 0, m is NaN; the exponent of a number between 1 and 2 is 0.
+significand, exponent = _masked("getmant", 1, 0b1011), _masked("getexp", 1)
+#: y times 2 to the power of the largest whole number that x reaches, rounded once.
+scaled = _masked("scalef", 2)
 
 
 @intrinsic

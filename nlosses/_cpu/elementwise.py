@@ -26,10 +26,12 @@ from ._blocks import (
     total_of,
     uncounted,
 )
+from ._formats import bits
 from ._jit import array, build, inlined, name_of, optional, unfit
-from ._scalar import bits
-from ._vector import BYTES, load, store
+from ._vector import BYTES, has_tables, load, store
 
+#: Functions that a point which takes vectors may call besides those that a summand may.
+LOOKED_UP = ("exp", "log", "log_half", "log1m_half")
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
 Operand = tuple[Any, int, int]
 
@@ -128,9 +130,10 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
                 if general > 1:
                     us = staged(upstream, lo, n, u_room, lo == start)
                     qs = staged(vector, lo, n, q_room, lo == start)
-                for i in range(0, n, lanes_taken):
-                    if unit:
+                if unit:
+                    for i in range(n):
                         greatest = later(later(greatest, bits(xs[i] + T(0))), bits(ts[i] + T(0)))  # -0 + 0 is 0
+                for i in range(0, n, lanes_taken):
                     if parameters_taken == 0:
                         result = function(take(xs, i), take(ts, i))
                     elif parameters_taken == 1:
@@ -201,7 +204,7 @@ def _kernel(
         return build(make, "_".join(parts), cells, signature, parallel)
     except errors.TypingError as error:
         if vectors:
-            raise unfit("point", function) from error
+            raise unfit("point", function, LOOKED_UP) from error
         raise
 
 
@@ -228,8 +231,9 @@ def run(
     """Sum of the values, which go to `values` too if that is given; the scaled derivative goes to `out`, which may be `x`.
 
     The `summand` of a loss, if it has one, takes the place of its point where that is quicker.  With `unit` the result is NaN
-    if an element is not between 0 and 1.  The function is called of `vectors` if it can be.
+    if an element is not between 0 and 1.  The function is called of `vectors` if it can be: without tables LLVM does as well.
     """
+    vectors &= has_tables()
     key: tuple[Any, ...]
     if with_value and weight is None and upstream is None and vector is None and values is None:
         if summand is not None and parameters.count(None) == len(parameters):

@@ -14,10 +14,11 @@ from typing import Any
 from numba import types
 
 from .. import _scalar as scalar
-from .._cpu import _scalar as formats
+from .._cpu._formats import FLOAT32, FLOAT64
+from .._cpu._logarithms import log1p_unit
 from ._backend import primitive
 
-_UNIT = {types.float32: formats._log1p_unit(formats.FLOAT32), types.float64: formats._log1p_unit(formats.FLOAT64)}
+_UNIT = {types.float32: log1p_unit(FLOAT32), types.float64: log1p_unit(FLOAT64)}
 
 
 def _unary(function: Callable[..., Any]) -> Callable[..., Any]:

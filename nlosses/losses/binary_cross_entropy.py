@@ -1,6 +1,6 @@
 """Binary cross entropy of probabilities."""
 
-from .._scalar import log, log1m_half, log1p, log_half
+from .._scalar import log, log1m_half, log1p, log_half, where
 from .._spec import UNIT, Fact, elementwise
 
 LOG_LIMIT = 100.0  # -log(p) is limited to this, so that one wrong certain prediction cannot make a mean infinite
@@ -9,19 +9,17 @@ SMALLEST_VARIANCE = 9.999999960041972e-13  # 1e-12 as a float32: the floor that 
 
 def point(x, t):
     T = type(x)
-    upper = x > T(0.5)
-    p = T(1) - x if upper else x  # the smaller one of both probabilities, without a rounding
-    surprisal, limit = -log_half(p), T(LOG_LIMIT)
-    surprisal = surprisal if surprisal < limit else limit
-    s = T(1) - t
-    return (s if upper else t) * surprisal - (t if upper else s) * log1m_half(p), (x - t) / variance(x)
+    upper, y, s, least = x > T(0.5), T(1) - x, T(1) - t, T(-LOG_LIMIT)
+    p = where(upper, y, x)  # the smaller one of both probabilities, without a rounding
+    log_p = log_half(p)
+    log_p = where(log_p > least, log_p, least)
+    return -(where(upper, s, t) * log_p + where(upper, t, s) * log1m_half(p)), (x - t) / variance(x)
 
 
 def variance(x):
     T = type(x)
-    v = x * (T(1) - x)
-    floor = T(SMALLEST_VARIANCE)
-    return v if v > floor else floor
+    v, floor = x * (T(1) - x), T(SMALLEST_VARIANCE)
+    return where(v > floor, v, floor)
 
 
 def target_slope(x, t):
@@ -52,6 +50,7 @@ def reference(x, t):
     point,
     target_slope=target_slope,
     curvature=curvature,
+    vectors=True,
     input=UNIT,
     target=UNIT,
     module="BCELoss",

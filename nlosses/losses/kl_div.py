@@ -1,13 +1,12 @@
 """Kullback-Leibler divergence of log-probabilities from a target distribution."""
 
-from .._scalar import exp, log, product
+from .._scalar import exp, log, product, where
 from .._spec import REDUCTIONS, Fact, Math, elementwise
 
 
 def point(x, t):
     T = type(x)
-    log_t = log(t)
-    d = (log_t if t != T(0) else T(0)) - x  # t = 0 contributes nothing, even where x is -inf
+    d = where(t != T(0), log(t), T(0)) - x  # t = 0 contributes nothing, even where x is -inf
     return product(t, d), -t
 
 
@@ -24,8 +23,8 @@ def curvature(x, t):
 def point_log(x, t):
     T = type(x)
     p = exp(t)
-    d = t - x
-    return product(p, d if t != x else T(0)), -p  # equal infinities are equal
+    d = where(t != x, t - x, T(0))  # equal infinities are equal
+    return product(p, d), -p
 
 
 def target_slope_log(x, t):
@@ -45,7 +44,8 @@ def reference(x, t, log_target=False):
     point,
     target_slope=target_slope,
     curvature=curvature,
-    variants={"log_target": Math(point_log, target_slope_log, curvature)},
+    vectors=True,
+    variants={"log_target": Math(point_log, target_slope_log, curvature, vectors=True)},
     reductions=(*REDUCTIONS, "batchmean"),
     shapes="broadcast",
     module="KLDivLoss",
