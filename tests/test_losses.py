@@ -497,3 +497,30 @@ def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):
                 parallel, same = loss.value_and_grad(x, t, **options)
             assert parallel == value, options
             np.testing.assert_array_equal(same, grad, str(options))
+
+
+@pytest.mark.parametrize("classes", range(1, 12))
+def test_log_probabilities_of_few_classes(classes, dtype, rng):
+    """Any number of rows, weights, ignored rows that hold anything; beside the result nothing is written."""
+    weight = rng.uniform(0.5, 2, classes).astype(dtype)
+    for n in (1, 2, 7, 15, 16, 17, 33, 511, 512, 513, 4095, 4100, 9000):
+        t = rng.integers(0, classes, n)
+        t[rng.random(n) < 0.2] = -1
+        x = rng.normal(size=(n, classes)).astype(dtype)
+        x[t == -1] = rng.choice([np.nan, np.inf, 1.0])
+        upstream = rng.normal(size=n).astype(dtype)
+        memory = np.full((n + 40) * classes, 7, dtype)
+        out = memory[20 * classes : -20 * classes].reshape(x.shape)
+        kept, rows = t != -1, np.arange(n)
+        w = np.where(kept, weight[t], 0)
+        grad = np.zeros_like(x)
+        grad[rows[kept], t[kept]] = -(upstream * w)[kept]
+        options = {"weight": weight, "ignore_index": -1, "reduction": "none"}
+        value, _ = nl.nll_loss.value_and_grad(x, t, **options, grad_output=upstream, out=out)
+        np.testing.assert_array_equal(value, np.where(kept, -w * np.where(kept, x[rows, t], 0), 0))
+        np.testing.assert_allclose(out, grad, rtol=4 * np.finfo(dtype).eps)
+        assert (memory[: 20 * classes] == 7).all()
+        assert (memory[-20 * classes :] == 7).all()
+        np.testing.assert_array_equal(
+            nl.nll_loss.value_and_grad(x, t, ignore_index=-1, reduction="sum", out=out)[1], np.where(grad != 0, -1, 0)
+        )

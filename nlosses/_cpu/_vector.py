@@ -8,6 +8,7 @@ any machine, and splits them into its registers.
 from __future__ import annotations
 
 import operator
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -146,6 +147,7 @@ def where_other(a, b, x, y):
 TABLE = 16
 
 
+@cache
 def has_tables() -> bool:
     """Whether the machine that is compiled for has what `entry_of` takes."""
     _, _, features = cpu_target.target_context.codegen().magic_tuple()
@@ -219,6 +221,19 @@ def _masked(name: str, operands: int, *constants: int) -> Any:
 significand, exponent = _masked("getmant", 1, 0b1011), _masked("getexp", 1)
 #: y times 2 to the power of the largest whole number that x reaches, rounded once.
 scaled = _masked("scalef", 2)
+
+
+@intrinsic
+def permuted(typing_context: Any, vector: Any, lanes: Any) -> Any:
+    """Of a short vector the lanes that the low bits of another one name."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        name = {32: "permvar.sf", 64: "permvar.df"}[vector.dtype.bitwidth]
+        function = _avx512(builder, name, kind, [kind, whole(kind)])
+        return builder.call(function, [args[0], builder.bitcast(args[1], whole(kind))])
+
+    return vector(vector, lanes), generate
 
 
 @intrinsic
@@ -393,6 +408,29 @@ def unknown_zero(typing_context: Any, array: Any) -> Any:
 
 load, filled, lanes_of = _sized(BYTES)
 load_short, filled_short, short_lanes_of = _sized(SHORT)
+
+
+@intrinsic
+def pick(typing_context: Any, array: Any, at: Any) -> Any:
+    """Element `at` of an array, by a load of its own: of a loop of such LLVM makes gathers, which take longer."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.gep(_data(context, builder, array, args[0]), [args[1]])
+        return builder.load_atomic(place, "unordered", array.dtype.bitwidth // 8)
+
+    return array.dtype(array, types.intp), generate
+
+
+@intrinsic
+def put(typing_context: Any, array: Any, at: Any, number: Any) -> Any:
+    """Write element `at` of an array, by a store of its own."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.gep(_data(context, builder, array, args[0]), [args[1]])
+        builder.store_atomic(args[2], place, "unordered", array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, number), generate
 
 
 @intrinsic

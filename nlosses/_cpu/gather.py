@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 from numba import prange, types
 
-from .._scalar import product
-from . import _threads
+from . import _threads, few
 from ._blocks import CHUNK, FOLDED, LINE, WIDE, add_chunk, lanes_sum, stack_buffer, total_of, uncounted
+from ._derived import clear_ignored, derive, derive_each, weights_of
 from ._jit import array, build, inlined, name_of
 from ._streams import IMAGES, flood, lines, streams
 from ._vector import (
+    has_tables,
     load_part,
     load_short,
+    pick,
     pointer,
     prefetch_far,
+    put,
     settle,
     short_lanes_of,
     store_part,
@@ -25,6 +28,7 @@ from ._vector import (
     where_other,
 )
 from .classwise import ones
+from .tiles import INDEX
 
 #: Positions of one unit of parallel work, if they have no more elements than that.
 BLOCK, ELEMENTS = 4096, 32768
@@ -35,68 +39,23 @@ CLEARED = 1 << 25
 
 
 @inlined
-def fetch(x, place, step, inner, y, ignored, weight, weighted, xs, ws):
-    """The label's own element of each position and its weight; of those that are ignored 0, and how many these are.
+def find(y, ignored, place, step, inner, at):
+    """Where the label's own element of each position is: that of label l at position i is ``x[place + i * step + l * inner]``.
 
-    The element of label l at position i is ``x[place + i * step + l * inner]``.  In one loop, for LLVM would make a slow gather
-    of a loop over the weights alone.
+    Of positions that are ignored it is that of class 0; the result is how many these are.
     """
-    T = xs.dtype.type
     skipped = 0
     for i in range(y.size):
         kept = y[i] != ignored
-        label = y[i] if kept else 0
-        own = x[place + i * step + label * inner]
-        xs[i] = own if kept else T(0)
-        if weighted:
-            ws[i] = weight[label]
+        at[i] = place + i * step + (y[i] if kept else 0) * inner
         skipped += not kept
     return skipped
 
 
 @inlined
-def derive(point, curvature, scale, xs, n, us, gs):
-    """Values and scaled derivatives of n positions that nothing distinguishes but their elements."""
-    T = gs.dtype.type
+def fetch(x, at, n, xs):
     for i in range(n):
-        u = -np.float64(xs[i])
-        value, slope = point(u)
-        us[i] = value
-        gs[i] = T((-slope if curvature is None else curvature(u)) * scale)
-
-
-@inlined
-def derive_each(point, curvature, scale, xs, ws, weighted, upstream, n, us, gs, own, ups):
-    """The same of positions that have weights, or gradients upstream that are theirs alone."""
-    T = gs.dtype.type
-    for i in range(n):
-        own[i] = np.float64(ws[i]) if weighted else 1.0
-        ups[i] = 1.0
-    if upstream.size > 0:
-        for i in range(n):
-            ups[i] = np.float64(upstream[i])
-    for i in range(n):
-        u = product(own[i], -np.float64(xs[i]))
-        value, slope = point(u)
-        derivative = -own[i] * slope if curvature is None else own[i] * own[i] * curvature(u)
-        us[i] = value
-        gs[i] = T(product(ups[i], derivative * scale))
-
-
-@inlined
-def clear_ignored(y, ignored, us, gs):
-    """Nothing comes of positions that are ignored, whose logits may be anything."""
-    T = gs.dtype.type
-    for i in range(y.size):
-        us[i] = us[i] if y[i] != ignored else 0.0
-        gs[i] = gs[i] if y[i] != ignored else T(0)
-
-
-@inlined
-def put(out, place, step, inner, y, ignored, gs):
-    """Write derivatives where the labels are."""
-    for i in range(y.size):
-        out[place + i * step + (y[i] if y[i] != ignored else 0) * inner] = gs[i]
+        xs[i] = pick(x, at[i])
 
 
 @inlined
@@ -154,6 +113,7 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
         cleared = True
     weighted = weight.size > 0
     xs, ws, gs, ys = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    at = stack_buffer(INDEX)
     us, own, ups = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
     lanes, folded = stack_buffer(WIDE), stack_buffer(WIDE)
     for i in range(FOLDED):
@@ -168,8 +128,11 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
         run = min(stop - first, CHUNK if inner == 1 else min(CHUNK, inner - d))
         step = classes if inner == 1 else 1
         y = target[first : first + run]
-        skipped = fetch(pointer(x), place, step, inner, y, ignored, pointer(weight), weighted, xs, ws)
+        skipped = find(y, ignored, place, step, inner, at)
+        fetch(pointer(x), at, run, xs)
         if weighted | (upstream.size > 0):
+            if weighted:
+                weights_of(pointer(weight), y, ignored, ws)
             up = upstream[first : first + run] if upstream.size > 0 else upstream
             derive_each(point, curvature, scale, xs, ws, weighted, up, run, us, gs, own, ups)
         else:
@@ -188,7 +151,8 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
                     room = out[place : place + run * classes]
                     for k in range(room.size):
                         room[k] = T(0)
-                put(pointer(out), place, step, inner, y, ignored, gs)
+                for i in range(run):
+                    put(pointer(out), at[i], gs[i])
             elif flows & (classes <= MOST_CLASSES):
                 stream_planes(out, place, inner, classes, y, ignored, gs, ys, x, following)
             else:
@@ -251,8 +215,10 @@ def run(
     Where `out` is `cleared` it has zeros already.
     """
     none = ones(0, x.dtype)
-    return _threads.run(
-        target.size if out is None else max(target.size, out.size), _kernel, (point, curvature, x.dtype), x, target,
-        none if weight is None else weight, none if upstream is None else upstream, *layout, ignored, scale, cleared,
-        none if values is None else values, none if out is None else out,
-    )  # fmt: skip
+    read = x, target, none if weight is None else weight, none if upstream is None else upstream
+    written = none if values is None else values, none if out is None else out
+    key, size = (point, curvature, x.dtype), target.size if out is None else max(target.size, out.size)
+    classes, inner = layout
+    if inner == 1 and classes * x.itemsize <= few.MOST and has_tables():
+        return _threads.run(size, few.kernel, key, *read, classes, ignored, scale, *written)
+    return _threads.run(size, _kernel, key, *read, *layout, ignored, scale, cleared, *written)
