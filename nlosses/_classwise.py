@@ -10,9 +10,49 @@ import numpy as np
 
 from . import _arrays, _validate
 from ._arrays import F4, F8, I8
-from ._cpu import checks, classwise, gather
+from ._cpu import _threads, checks, classwise, gather
 from ._results import Result, divided, serves
 from ._spec import Spec
+
+
+def quick(spec: Spec[Any]) -> Any:
+    """`value_and_grad` of a few rows and their class indices, with options as they are declared, in half the time of a
+    `Problem`.
+
+    A function of input, target, out and the reduction; where they ask for more care it gives None, and nothing has been done.
+    """
+    options = spec.options
+    if options.get("weight") is not None or options.get("label_smoothing"):
+        return None
+    math, ignored, in_place = spec.math, options.get("ignore_index", -100), not spec.log_probabilities
+    kernels: dict[Any, Any] = {}
+
+    def value_and_grad(
+        input: np.ndarray, target: np.ndarray, out: np.ndarray | None, reduction: Any
+    ) -> tuple[Any, np.ndarray] | None:
+        dtype, shape, size = input.dtype, input.shape, input.size
+        alike = (dtype is F4 or dtype is F8) and target.dtype is I8 and len(shape) == 2 and target.shape == shape[:1]
+        if not (alike and input.flags.c_contiguous and target.flags.c_contiguous and 0 < size < _threads.SMALL):
+            return None
+        if reduction not in ("mean", "sum") or (out is not None and not serves(out, shape, dtype, input, target, in_place)):
+            return None
+        classes = shape[1]
+        bad, counted = checks.census(target, classes, ignored, None)
+        if bad or not counted:
+            return None
+        kernel = kernels.get((dtype, classes))
+        if kernel is None:
+            kernel = kernels[dtype, classes] = (
+                gather.serial(math.point, dtype, classes)
+                if spec.log_probabilities
+                else classwise.serial(math.point, math.curvature, dtype, classes)
+            )
+        grad = np.empty(shape, dtype) if out is None else out
+        denominator = counted if reduction == "mean" else 1.0
+        total = kernel(input.reshape(size), target, ignored, 1.0 / denominator, grad.reshape(size))
+        return dtype.type(total / denominator), grad
+
+    return value_and_grad
 
 
 class Problem:

@@ -9,9 +9,67 @@ import numpy as np
 
 from . import _arrays, _validate
 from ._arrays import F4, F8
-from ._cpu import checks, elementwise
+from ._cpu import _threads, checks, elementwise
 from ._results import Result, divided, serves
 from ._spec import UNIT, Math, Spec
+
+
+def quick(spec: Spec[Any]) -> Any:
+    """`value_and_grad` of two arrays alike, with options as they are declared, in half the time of a `Problem`.
+
+    A function of input, target, out and the reduction; where they ask for more care it gives None, and nothing has been done.
+    """
+    options = spec.options
+    absent = all(options.get(name) is None for name in ("weight", *spec.parameters))
+    if not absent or any(options[name] for name in spec.variants):
+        return None
+    point, parameters = spec.math.point, (None,) * len(spec.parameters)
+    summand, vectors = spec.math.summand, spec.math.vectors
+    unit = spec.checks_domains
+    if unit and not (spec.input is UNIT and spec.target is UNIT and summand is None):
+        return None
+    kernels: dict[Any, Any] = {}
+
+    def value_and_grad(
+        input: np.ndarray, target: np.ndarray, out: np.ndarray | None, reduction: Any
+    ) -> tuple[Any, np.ndarray] | None:
+        dtype, shape = input.dtype, input.shape
+        alike = (dtype is F4 or dtype is F8) and target.dtype is dtype and target.shape == shape
+        if not (alike and input.flags.c_contiguous and target.flags.c_contiguous and shape and (n := input.size)):
+            return None
+        if reduction == "mean":
+            denominator = n
+        elif reduction == "sum":
+            denominator = 1
+        else:
+            return None
+        if out is None:
+            grad = np.empty(shape, dtype)
+        elif serves(out, shape, dtype, input, target, True):
+            grad = out
+        else:
+            return None
+        flat = grad
+        if len(shape) > 1:
+            input, target, flat = input.reshape(n), target.reshape(n), grad.reshape(n)
+        if unit and out is not None and (checks.leaves(input, 0.0, 1.0) or checks.leaves(target, 0.0, 1.0)):
+            return None
+        scale = 1.0 / denominator
+        if n >= _threads.SMALL:
+            total = elementwise.run(
+                point, True, input, target, parameters=parameters, scale=scale, out=flat, summand=summand, unit=unit,
+                vectors=vectors,
+            )  # fmt: skip
+        else:
+            kernel = kernels.get(dtype)
+            if kernel is None:
+                kernel = kernels[dtype] = elementwise.serial(point, parameters, summand, dtype, unit, vectors)
+            total = kernel(input, target, scale, flat)
+        if unit and total != total:  # an element may be outside of its interval
+            return None
+        return dtype.type(total / denominator), grad
+
+    return value_and_grad
 
 
 class Problem:
@@ -41,6 +99,7 @@ class Problem:
             self.simple = True
             self.value_type = dtype.type
         else:
+            self.simple = False
             self._canonical(input, target)
         self.math: Math = spec.math
         for switch in spec.variants:
@@ -71,7 +130,6 @@ class Problem:
         self.order = order or "C"
         self.x = _arrays.flat(np.asarray(x, dtype, self.order))
         self.t = _arrays.flat(np.asarray(t, dtype, self.order))
-        self.simple = False
         self.value_type = _arrays.value_dtype(self.input, self.target).type
 
     def _check_domains(self) -> None:
@@ -115,22 +173,15 @@ class Problem:
         return self._run(self.math.point, True, None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
-        # What follows, without the microseconds of the general case.
         if self.unchecked and out is not None:
             self._check_domains()
-        if self.simple and (out is None or (grad_output is None and self._serves(out))):
-            grad = np.empty(self.shape, self.x.dtype) if out is None else out
-            flat = grad if grad.ndim == 1 else grad.reshape(-1)
-            value = self._run(self.math.point, True, grad_output, None, flat)
-            return value, grad if grad.ndim or out is not None else grad[()]
+        if self.simple and out is None:  # as `Result` has it, without its microseconds
+            grad = np.empty(self.shape, self.x.dtype)
+            value = self._run(self.math.point, True, grad_output, None, grad if grad.ndim == 1 else grad.reshape(-1))
+            return value, grad if grad.ndim else grad[()]
         result = self._result(0, out, grad_output)
         value = self._run(self.math.point, True, grad_output, None, result.kernel_out)
         return value, result.finished()
-
-    def _serves(self, out: Any) -> bool:
-        """Whether a kernel can write to `out` as it is."""
-        alone = self.weight is None and (not self.parameters or not any(self.parameters))
-        return alone and serves(out, self.shape, self.x.dtype, self.input, self.target, True)
 
     def check(self, argnum: int, out: Any) -> None:
         """Raise what `grad` of the same arguments would raise."""

@@ -40,6 +40,7 @@ class Loss(Generic[P]):
         self.__signature__ = spec.signature
         self._defaults = spec.options
         self._problem_class: Any = None
+        self._quick: Any = None
 
     def __repr__(self) -> str:
         return f"<loss {self.__name__}{self.__signature__}>"
@@ -62,6 +63,11 @@ class Loss(Generic[P]):
         **kwargs: Any,
     ) -> tuple[Any, Any]:
         """The loss and its gradient, in one pass: ``(value, grad)``."""
+        if self._quick and not args and grad_output is None and argnums.__class__ is int and argnums == 0:
+            if type(input) is ndarray and type(target) is ndarray and (not kwargs or self._plain(kwargs)):
+                results = self._quick(input, target, out, kwargs.get("reduction", self._defaults["reduction"]))
+                if results is not None:
+                    return results
         problem = self._problem(input, target, args, kwargs)
         if argnums.__class__ is int and argnums == 0:
             return problem.value_and_grad(grad_output, out)
@@ -101,6 +107,14 @@ class Loss(Generic[P]):
 
     # --- machinery ---------------------------------------------------------------------------------------------------
 
+    def _plain(self, kwargs: dict[str, Any]) -> bool:
+        """Whether options are as they are declared, but for the name of a reduction."""
+        defaults = self._defaults
+        return all(
+            value.__class__ is str if name == "reduction" else name in defaults and defaults[name] is value
+            for name, value in kwargs.items()
+        )
+
     def _two(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """Input and target, which may have been given by name, before the other positional arguments."""
         if len(args) >= 2:
@@ -121,7 +135,8 @@ class Loss(Generic[P]):
         if self._problem_class is None:  # the first call loads Numba; importing the package does not
             from importlib import import_module
 
-            self._problem_class = import_module(f"._{self.spec.family}", __package__).Problem
+            module = import_module(f"._{self.spec.family}", __package__)
+            self._problem_class, self._quick = module.Problem, module.quick(self.spec)
         options = _validate.bind(self.spec, self._defaults, args, kwargs) if args or kwargs else self._defaults
         return self._problem_class(self.spec, input, target, options)
 

@@ -13,7 +13,8 @@ from cases import SHAPES, cases, labelled, option_sets, sample
 
 import nlosses as nl
 from nlosses import losses as declared
-from nlosses._cpu import _threads, classwise, label_rows, labels, rows, tiles
+from nlosses._cpu import _threads, classwise, gather, label_rows, labels, rows, tiles
+from nlosses._cpu._vector import has_tables
 from nlosses._verification import SHAPES as VERIFIED
 
 
@@ -215,6 +216,32 @@ def test_methods_agree(loss, dtype):
                 assert grads[0].shape == t.shape
         assert np.array_equal(before[0], x)
         assert np.array_equal(before[1], t)
+
+
+def test_plain_calls_have_the_bits_of_general_ones(loss, dtype, rng):
+    """Options given by position take the general way, though they are as declared."""
+    before = tuple(loss.spec.options)[: tuple(loss.spec.options).index("reduction")]
+    first = [loss.spec.options[name] for name in before]
+    for shape in [(7,), (300, 70)] if loss.spec.family == "elementwise" else [(7, 3), (7, 30), (300, 70), (40, 700)]:
+        x, t = sample(loss, shape, dtype, rng)
+        for reduction in ("mean", "sum", "none"):
+            value, grad = loss.value_and_grad(x, t, *first, reduction)
+            out = np.empty_like(x)
+            for arguments in ({}, {"out": out}):
+                v, g = loss.value_and_grad(x, t, reduction=reduction, **arguments)
+                np.testing.assert_array_equal(v, value)
+                np.testing.assert_array_equal(g, grad)
+                assert (type(v), v.dtype, g.dtype) == (type(value), value.dtype, grad.dtype)
+                assert g is out or not arguments
+        value, grad = loss.value_and_grad(x, t, *first, "mean")
+        for call in (loss.value_and_grad, getattr(nl, loss.spec.module)().value_and_grad):
+            v, g = call(x, t)
+            assert v == value
+            np.testing.assert_array_equal(g, grad)
+        same = x.copy()
+        np.testing.assert_array_equal(loss.value_and_grad(same, t, out=same)[1], grad)
+        with pytest.raises(ValueError, match="reduction must be one of"):
+            loss.value_and_grad(x, t, reduction="avg")
 
 
 def test_upstream_gradient(loss):
@@ -473,6 +500,7 @@ def test_shapes_reach_every_driver(shapes):
         layouts = [(s[min(1, len(s) - 1)], int(np.prod(s[2:]))) for s in shapes["classwise"]]
         assert {classwise.driver_of(layout, itemsize, plain=False) for layout in layouts} == {rows, tiles}
         assert {classwise.driver_of(layout, itemsize, plain=True) for layout in layouts} == {label_rows, labels}
+        assert {gather.are_few(layout, itemsize) for layout in layouts} == {has_tables(), False}
 
 
 # --- threads -----------------------------------------------------------------------------------------------------------

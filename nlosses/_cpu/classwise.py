@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
@@ -84,6 +85,22 @@ def _kernel(
     parts += ["labels"] * (labelled is True) + ["probabilities"] * (labelled is False) + ["smooth"] * smooth
     parts += ["parallel"] * parallel
     return build(make, "_".join(parts), cells, signature, parallel)
+
+
+def serial(
+    point: Any, curvature: Any, dtype: Any, classes: int
+) -> Callable[[np.ndarray, np.ndarray, int, float, np.ndarray], float]:
+    """What `run` would do on one thread for rows of class indices that are all alike: a function of x, target, ignored, scale
+    and out.
+    """
+    driver, one, none = driver_of((classes, 1), dtype.itemsize, True), ones(classes, dtype), ones(0, dtype)
+    kernel = _kernel(point, curvature, "grad", dtype, driver, True, False, False)
+
+    def sum_of(x: np.ndarray, target: np.ndarray, ignored: int, scale: float, out: np.ndarray) -> float:
+        lanes = tiles.lanes_for(classes, target.size, 1, dtype.itemsize)
+        return kernel(x, target, None, one, None, none, classes, 1, lanes, 1.0, None, ignored, scale, none, out)
+
+    return sum_of
 
 
 def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -210,6 +211,16 @@ def _kernel(
 
 def _taken(parameters: tuple[Operand | None, ...]) -> tuple[bool, ...]:
     return tuple([p is not None for p in parameters]) if parameters else ()
+
+
+def serial(
+    point: Any, parameters: tuple[None, ...], summand: Any, dtype: Any, unit: bool, vectors: bool
+) -> Callable[[np.ndarray, np.ndarray, float, np.ndarray], float]:
+    """What `run` would do on one thread for a sum of values and their derivatives: a function of x, t, scale and out."""
+    if summand is not None:
+        return summands.kernel(point, len(parameters), summand, dtype, True, False)
+    kernel = _kernel(point, True, dtype, _taken(parameters), 0, False, True, unit, vectors and has_tables(), False)
+    return lambda x, t, scale, out: kernel(x, t, None, None, None, parameters, scale, None, out)
 
 
 def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -196,6 +197,22 @@ def _kernel(point: Any, curvature: Any, dtype: Any, parallel: bool) -> Any:
     return build(make, "_".join(parts), {"point": point, "curvature": curvature}, signature, parallel)
 
 
+def are_few(layout: tuple[int, int], itemsize: int) -> bool:
+    """Whether `few` serves a layout of (classes, inner)."""
+    classes, inner = layout
+    return inner == 1 and classes * itemsize <= few.MOST and has_tables()
+
+
+def serial(point: Any, dtype: Any, classes: int) -> Callable[[np.ndarray, np.ndarray, int, float, np.ndarray], float]:
+    """As `classwise.serial`, for log-probabilities."""
+    none = ones(0, dtype)
+    if are_few((classes, 1), dtype.itemsize):
+        kernel = few.kernel(point, None, dtype, False)
+        return lambda x, target, ignored, scale, out: kernel(x, target, none, none, classes, ignored, scale, none, out)
+    kernel = _kernel(point, None, dtype, False)
+    return lambda x, target, ignored, scale, out: kernel(x, target, none, none, classes, 1, ignored, scale, False, none, out)
+
+
 def run(
     point: Any,
     curvature: Any,
@@ -218,7 +235,6 @@ def run(
     read = x, target, none if weight is None else weight, none if upstream is None else upstream
     written = none if values is None else values, none if out is None else out
     key, size = (point, curvature, x.dtype), target.size if out is None else max(target.size, out.size)
-    classes, inner = layout
-    if inner == 1 and classes * x.itemsize <= few.MOST and has_tables():
-        return _threads.run(size, few.kernel, key, *read, classes, ignored, scale, *written)
+    if are_few(layout, x.itemsize):
+        return _threads.run(size, few.kernel, key, *read, layout[0], ignored, scale, *written)
     return _threads.run(size, _kernel, key, *read, *layout, ignored, scale, cleared, *written)

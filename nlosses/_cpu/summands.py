@@ -178,7 +178,7 @@ def make(point, absent, summand, stamp):
 
 
 @cache
-def _kernel(point: Any, parameters: int, summand: Any, dtype: Any, with_out: bool, parallel: bool) -> Any:
+def kernel(point: Any, parameters: int, summand: Any, dtype: Any, with_out: bool, parallel: bool) -> Any:
     read = array(dtype)
     signature = (read, read, types.float64, array(dtype, writable=True) if with_out else types.none)
     parts = [name_of(summand), np.dtype(dtype).name] + ["out"] * with_out + ["parallel"] * parallel
@@ -195,4 +195,4 @@ def run(point: Any, parameters: int, summand: Any, x: np.ndarray, t: np.ndarray,
     The `point` has so many `parameters`, all of them absent.
     """
     key = (point, parameters, summand, x.dtype, out is not None)
-    return _threads.run(x.size, _kernel, key, x, t, scale, out)
+    return _threads.run(x.size, kernel, key, x, t, scale, out)
