@@ -39,6 +39,7 @@ class Loss(Generic[P]):
         self.__wrapped__ = spec.declaration
         self.__signature__ = spec.signature
         self._defaults = spec.options
+        self._reduction = spec.options["reduction"]
         self._problem_class: Any = None
         self._quick: Any = None
 
@@ -65,7 +66,9 @@ class Loss(Generic[P]):
         """The loss and its gradient, in one pass: ``(value, grad)``."""
         if self._quick and not args and grad_output is None and argnums.__class__ is int and argnums == 0:
             if type(input) is ndarray and type(target) is ndarray and (not kwargs or self._plain(kwargs)):
-                results = self._quick(input, target, out, kwargs.get("reduction", self._defaults["reduction"]))
+                results = self._quick(
+                    input, target, out, kwargs.get("reduction", self._reduction) if kwargs else self._reduction
+                )
                 if results is not None:
                     return results
         problem = self._problem(input, target, args, kwargs)

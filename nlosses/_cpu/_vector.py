@@ -272,13 +272,15 @@ def _absolute(builder: Any, a: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(a.type, [a.type]), called), [a])
 
 
-def _farther(builder: Any, a: Any, b: Any) -> Any:
-    bits, other = (builder.bitcast(x, whole(a.type)) for x in (_absolute(builder, a), b))
+def _higher(builder: Any, a: Any, b: Any) -> Any:
+    bits, other = (builder.bitcast(x, whole(a.type)) for x in (a, b))
     return builder.bitcast(builder.select(builder.icmp_unsigned(">", bits, other), bits, other), a.type)
 
 
+#: That of two numbers whose bits are the larger ones: NaN before negative numbers before positive ones.
+higher = _elementwise(_higher)
 #: The larger one of the magnitude of the first and of the second, which has no sign; NaN, the largest of all bits, wins.
-farther = _elementwise(_farther)
+farther = _elementwise(lambda builder, a, b: _higher(builder, _absolute(builder, a), b))
 
 
 @intrinsic

@@ -11,7 +11,7 @@ from numba import prange, types
 from numba.core import errors
 
 from .._scalar import product
-from . import _threads, summands
+from . import _threads, sums
 from ._blocks import (
     BLOCK,
     CHUNK,
@@ -31,8 +31,6 @@ from ._formats import bits
 from ._jit import array, build, inlined, name_of, optional, unfit
 from ._vector import BYTES, has_tables, load, store
 
-#: Functions that a point which takes vectors may call besides those that a summand may.
-LOOKED_UP = ("exp", "log", "log_half", "log1m_half")
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
 Operand = tuple[Any, int, int]
 
@@ -205,7 +203,7 @@ def _kernel(
         return build(make, "_".join(parts), cells, signature, parallel)
     except errors.TypingError as error:
         if vectors:
-            raise unfit("point", function, LOOKED_UP) from error
+            raise unfit("point", function, sums.LOOKED_UP) from error
         raise
 
 
@@ -217,9 +215,9 @@ def serial(
     point: Any, parameters: tuple[None, ...], summand: Any, dtype: Any, unit: bool, vectors: bool
 ) -> Callable[[np.ndarray, np.ndarray, float, np.ndarray], float]:
     """What `run` would do on one thread for a sum of values and their derivatives: a function of x, t, scale and out."""
-    if summand is not None:
-        return summands.kernel(point, len(parameters), summand, dtype, True, False)
-    kernel = _kernel(point, True, dtype, _taken(parameters), 0, False, True, unit, vectors and has_tables(), False)
+    if summand is not None or (vectors and has_tables()):
+        return sums.kernel(point, len(parameters), summand, unit, dtype, True, False)
+    kernel = _kernel(point, True, dtype, _taken(parameters), 0, False, True, unit, False, False)
     return lambda x, t, scale, out: kernel(x, t, None, None, None, parameters, scale, None, out)
 
 
@@ -247,8 +245,8 @@ def run(
     vectors &= has_tables()
     key: tuple[Any, ...]
     if with_value and weight is None and upstream is None and vector is None and values is None:
-        if summand is not None and parameters.count(None) == len(parameters):
-            return summands.run(function, len(parameters), summand, x, t, scale, out)
+        if (summand is not None or vectors) and parameters.count(None) == len(parameters):
+            return sums.run(function, len(parameters), summand, unit, x, t, scale, out)
         key = (function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit, vectors)
         return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)

@@ -1,5 +1,6 @@
 """Absolute error."""
 
+from .._scalar import where
 from .._spec import Fact, elementwise
 
 
@@ -19,7 +20,7 @@ def curvature(x, t):
 
 def sign(r):
     T = type(r)
-    return T(1) if r > T(0) else (T(-1) if r < T(0) else r)  # 0 stays 0 and NaN stays NaN
+    return where(r > T(0), T(1), where(r < T(0), T(-1), r))  # 0 stays 0 and NaN stays NaN
 
 
 def kinks(t):
@@ -34,6 +35,7 @@ def reference(x, t):
     point,
     target_slope=target_slope,
     curvature=curvature,
+    vectors=True,
     shapes="warn",
     mean_of_weights=True,
     module="L1Loss",

@@ -26,6 +26,7 @@ def reference(x, t):
     point,
     target_slope=target_slope,
     curvature=curvature,
+    vectors=True,
     shapes="warn",
     mean_of_weights=True,
     module="MSELoss",
