@@ -17,8 +17,6 @@ CHUNK = 512
 #: Bytes of exponentials that are summed in the caller's precision, which is a third quicker than in float64, before the sum
 #: goes on in float64.
 SUMMED = 2048
-#: Numbers whose sum, once a chunk is folded to that many, goes on in float64.
-FOLDED = 64
 WIDE = np.dtype(np.float64)
 #: Elements of one unit of parallel work.  Sizes depend on nothing but the number of elements, hence so do all roundings.
 BLOCK = 4096
@@ -62,53 +60,30 @@ def copy(target, source, n):
 
 
 @inlined
-def halved(buffer, n, to):
-    """Fold the first n elements, by halves, until the sums are in the first `to`."""
-    while n > to:
-        n //= 2
-        upper = buffer[n:]
-        for i in range(n):
-            buffer[i] += upper[i]
+def add_chunk(total, error, buffer, n):
+    """Add the first n elements of a `stack_buffer` to a Neumaier sum.
 
-
-@inlined
-def add_chunk(total, error, lanes, buffer, folded, n):
-    """Add the first n elements of a `stack_buffer` to the lanes of a sum; `folded` is a buffer to work in.
-
-    By halves, which vectorises in a fixed order, and in float64 as soon as that costs next to nothing.  Where a sum overflows,
-    or nearly, all goes to the Neumaier sum instead, one by one, for it may be but too large for float32.
+    Four vectors take them up in a fixed order, a few elements for each lane, and their sum goes on in float64.  Where it is not
+    finite, which may be but too large for float32, all are added one by one.
     """
     T = buffer.dtype.type
-    if n > FOLDED:
-        for i in range(n, CHUNK):
-            buffer[i] = T(0)
-        half = CHUNK // 2
-        upper = buffer[half:]
-        for i in range(half):
-            folded[i] = buffer[i] + upper[i]
-        halved(folded, half, FOLDED)
-    else:
-        copy(folded, buffer, n)
-        for i in range(n, FOLDED):
-            folded[i] = T(0)
-    reach = T(0)
-    for i in range(FOLDED):
-        reach = maximum(reach, abs(folded[i]))
-    if reach < T(np.finfo(T).max / (FOLDED * BLOCK)):  # neither NaN nor so large that the lanes could overflow
-        for i in range(FOLDED):
-            lanes[i] += np.float64(folded[i])
-    else:
-        for i in range(n):
-            total, error = compensated(total, error, np.float64(buffer[i]))
+    step = _vector.short_lanes_of(buffer)
+    whole = n + -n % (4 * step)
+    for i in range(n, whole):
+        buffer[i] = T(0)
+    zero = _vector.filled_short(buffer, 0.0)
+    a, b, c, d = zero, zero, zero, zero
+    for k in range(0, whole, 4 * step):
+        a = a + _vector.load_short(buffer, k)
+        b = b + _vector.load_short(buffer, k + step)
+        c = c + _vector.load_short(buffer, k + 2 * step)
+        d = d + _vector.load_short(buffer, k + 3 * step)
+    s = _vector.total((_vector.widened(a) + _vector.widened(b)) + (_vector.widened(c) + _vector.widened(d)))
+    if np.isfinite(s):
+        return compensated(total, error, s)
+    for i in range(n):
+        total, error = compensated(total, error, np.float64(buffer[i]))
     return total, error
-
-
-@inlined
-def lanes_sum(total, error, lanes):
-    """Total of a Neumaier sum and of the lanes of `add_chunk`, which are lost."""
-    halved(lanes, FOLDED, 1)
-    total, error = compensated(total, error, lanes[0])
-    return closed(total, error)
 
 
 @jitable

@@ -9,7 +9,7 @@ import numpy as np
 from numba import prange, types
 
 from . import _threads
-from ._blocks import BLOCK, CHUNK, FOLDED, WIDE, add, add_chunk, lanes_sum, stack_buffer, total_of
+from ._blocks import BLOCK, CHUNK, WIDE, add, add_chunk, closed, stack_buffer, total_of
 from ._jit import array, build
 
 #: Labels that take as long as one element of a loss, and those with weights.
@@ -60,9 +60,7 @@ def make_census(weighted, stamp):
             counted = 0
             total = 0.0
             error = 0.0
-            own, lanes, folded = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
-            for i in range(FOLDED):
-                lanes[i] = 0.0
+            own = stack_buffer(WIDE)
             for lo in range(start, stop, CHUNK):
                 ys = target[lo : min(lo + CHUNK, stop)]
                 for i in range(ys.size):
@@ -75,9 +73,9 @@ def make_census(weighted, stamp):
                         counts = inside & (not skipped)
                         own[i] = np.float64(weight[y]) if counts else 0.0
                 if weighted:
-                    total, error = add_chunk(total, error, lanes, own, folded, ys.size)
+                    total, error = add_chunk(total, error, own, ys.size)
             bad[b] = outside
-            partial[b] = lanes_sum(total, error, lanes) if weighted else np.float64(counted)
+            partial[b] = closed(total, error) if weighted else np.float64(counted)
         return bad.sum(), total_of(partial)
 
     return kernel

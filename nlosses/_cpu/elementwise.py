@@ -15,29 +15,22 @@ from . import _threads, sums
 from ._blocks import (
     BLOCK,
     CHUNK,
-    FOLDED,
-    WIDE,
     add_chunk,
+    closed,
     copy,
     destination,
-    lanes_sum,
     near,
     stack_buffer,
     staged,
     total_of,
     uncounted,
 )
-from ._formats import bits
 from ._jit import array, build, inlined, name_of, optional, unfit
 from ._vector import BYTES, has_tables, load, store
+from .sums import leave_unit
 
 #: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
 Operand = tuple[Any, int, int]
-
-
-@inlined
-def later(a, b):
-    return a if a > b else b
 
 
 @inlined
@@ -98,14 +91,10 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
             start = np.int64(b) * BLOCK
             buffer = stack_buffer(x.dtype)
             vs = stack_buffer(x.dtype)
-            folded = stack_buffer(x.dtype)
             p_room, r_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             w_room, u_room, q_room = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
             x_room, t_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
-            lanes = stack_buffer(WIDE)
-            for i in range(FOLDED):
-                lanes[i] = 0.0
-            greatest = bits(T(0))  # of what is read: those of negative numbers and of NaN are greater than all others
+            outside = 0
             total = 0.0
             error = 0.0
             for lo in range(start, min(start + BLOCK, x.size), CHUNK):
@@ -130,8 +119,7 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
                     us = staged(upstream, lo, n, u_room, lo == start)
                     qs = staged(vector, lo, n, q_room, lo == start)
                 if unit:
-                    for i in range(n):
-                        greatest = later(later(greatest, bits(xs[i] + T(0))), bits(ts[i] + T(0)))  # -0 + 0 is 0
+                    outside += leave_unit(xs, ts, n)
                 for i in range(0, n, lanes_taken):
                     if parameters_taken == 0:
                         result = function(take(xs, i), take(ts, i))
@@ -155,11 +143,11 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
                     if unreduced:
                         copy(values[lo:hi], vs, n)
                 if with_value and not unreduced:
-                    total, error = add_chunk(total, error, lanes, vs, folded, n)
+                    total, error = add_chunk(total, error, vs, n)
                 if out is not None and (by_way | short):
                     copy(out[lo:hi], buffer, n)
-            partial[b] = lanes_sum(total, error, lanes)
-            if unit and greatest > bits(T(1)):
+            partial[b] = closed(total, error)
+            if unit and outside > 0:
                 partial[b] = np.nan
         return total_of(partial)
 

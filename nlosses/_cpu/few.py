@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange, types
 
 from . import _vector
-from ._blocks import BLOCK, CHUNK, FOLDED, WIDE, add_chunk, lanes_sum, stack_buffer, total_of, uncounted
+from ._blocks import BLOCK, CHUNK, WIDE, add_chunk, closed, stack_buffer, total_of, uncounted
 from ._derived import clear_ignored, derive, derive_each, weights_of
 from ._jit import array, build, inlined, name_of
 from ._vector import choice, filled_short, load_part, load_short, permuted, pointer, short_lanes_of, store_part
@@ -102,9 +102,6 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
     xs, ws, gs, ys = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     begin, source, kind = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     us, own, ups = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
-    lanes, folded = stack_buffer(WIDE), stack_buffer(WIDE)
-    for i in range(FOLDED):
-        lanes[i] = 0.0
     step = short_lanes_of(x)
     lanes_of_classes(classes, step, begin, source, kind)
     weighted = weight.size > 0
@@ -127,10 +124,10 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
         if values.size > 0:
             for i in range(run):
                 values[first + i] = T(us[i])
-        total, error = add_chunk(total, error, lanes, us, folded, run)
+        total, error = add_chunk(total, error, us, run)
         if out.size > 0:
             write(pointer(out), first * classes, classes, run, ys, gs, source, kind)
-    return lanes_sum(total, error, lanes)
+    return closed(total, error)
 
 
 def make(point, curvature, stamp):

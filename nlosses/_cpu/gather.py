@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange, types
 
 from . import _threads, few
-from ._blocks import CHUNK, FOLDED, LINE, WIDE, add_chunk, lanes_sum, stack_buffer, total_of, uncounted
+from ._blocks import CHUNK, LINE, WIDE, add_chunk, closed, stack_buffer, total_of, uncounted
 from ._derived import clear_ignored, derive, derive_each, weights_of
 from ._jit import array, build, inlined, name_of
 from ._streams import IMAGES, flood, lines, streams
@@ -116,9 +116,6 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
     xs, ws, gs, ys = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     at = stack_buffer(INDEX)
     us, own, ups = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
-    lanes, folded = stack_buffer(WIDE), stack_buffer(WIDE)
-    for i in range(FOLDED):
-        lanes[i] = 0.0
     total = 0.0
     error = 0.0
     first = start
@@ -143,7 +140,7 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
         if values.size > 0:
             for i in range(run):
                 values[first + i] = T(us[i])
-        total, error = add_chunk(total, error, lanes, us, folded, run)
+        total, error = add_chunk(total, error, us, run)
         if out.size > 0:
             coming = first + run
             following = target[coming : coming + run if d + 2 * run <= inner else coming]
@@ -161,7 +158,7 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
         first += run
     if flows:
         settle()
-    return lanes_sum(total, error, lanes)
+    return closed(total, error)
 
 
 def make(point, curvature, stamp):

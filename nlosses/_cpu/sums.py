@@ -21,14 +21,12 @@ from . import _threads, _vector
 from ._blocks import (
     BLOCK,
     CHUNK,
-    FOLDED,
-    WIDE,
     add_chunk,
+    closed,
     compensated,
     copy,
     destination,
     fetched,
-    lanes_sum,
     near,
     put,
     stack_buffer,
@@ -125,6 +123,20 @@ def bits(x, t, reach):
 
 
 @inlined
+def leave_unit(x, t, n):
+    """Whether one of the first n elements of two arrays is not between 0 and 1."""
+    T, step = x.dtype.type, short_lanes_of(x)
+    reach = filled_short(x, 0.0)
+    whole = n - n % step
+    for k in range(0, whole, step):
+        reach = bits(load_short(x, k), load_short(t, k), reach)
+    if whole < n:
+        reach = bits(load_part(x, whole, n - whole), load_part(t, whole, n - whole), reach)
+    most = farthest(reach)
+    return not ((most >= T(0)) & (most <= T(1)))
+
+
+@inlined
 def nothing(x, t, reach):
     return reach
 
@@ -206,9 +218,7 @@ def make(point, absent, function, parts, empty, ask, limit, unit, stamp):
             stop = min(start + BLOCK, x.size)
             buffer = stack_buffer(x.dtype)
             target = chosen(out, buffer, by_way)
-            logs, vs, folded, lanes = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE)
-            for i in range(FOLDED):
-                lanes[i] = 0.0
+            logs, vs = stack_buffer(x.dtype), stack_buffer(x.dtype)
             taken = 0
             outside = 0
             total = 0.0
@@ -231,12 +241,12 @@ def make(point, absent, function, parts, empty, ask, limit, unit, stamp):
                         vs[i], g = point(xs[i], ts[i], *absent)
                         if out is not None:
                             gs[i] = g * c
-                    total, error = add_chunk(total, error, lanes, vs, folded, n)
+                    total, error = add_chunk(total, error, vs, n)
                 if out is not None and by_way:
                     copy(out[lo:hi], buffer, n)
             if empty(0.0) is not None:
                 total, error = compensated(total, error, sum_of_logarithms(logs, taken))
-            partial[b] = lanes_sum(total, error, lanes)
+            partial[b] = closed(total, error)
             if unit and outside > 0:
                 partial[b] = np.nan
         return total_of(partial)
