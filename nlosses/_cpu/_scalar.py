@@ -1,7 +1,7 @@
 """Vectorisable exp, expm1, log, log1p and maximum for the CPU, attached to the plain functions of `nlosses._scalar`.
 
-Numba's `math.exp` calls the C library for each element, which also keeps the loop around it scalar. Here is arithmetic
-only, so that LLVM vectorises the loop on any target:
+They stand in `_exponentials` and `_logarithms`. Numba's `math.exp` calls the C library for each element, which also keeps the
+loop around it scalar. There is arithmetic only, so that LLVM vectorises the loop on any target:
 
 * Choices are selects; NaN needs none where it comes through the arithmetic by itself.
 * Floating point and integers meet in bit casts and in sums with `Format.rounder`. Conversions of 64-bit integers, and

@@ -24,9 +24,9 @@ MOST = 32
 
 
 @inlined
-def lanes_of_classes(classes, lanes, begin, source, kind):
-    """Of each lane of as many positions: where its row begins.  Of each element of these rows: the lane of its position, in
-    its low bits, and its class.
+def lay_out(classes, lanes, begin, source, kind):
+    """Tell where the row of each lane begins, and of each element of these rows the lane of its position, in the low bits, and
+    its class.
     """
     T = begin.dtype.type
     for p in range(lanes):
@@ -82,10 +82,11 @@ def write(out, place, classes, n, labels, gs, source, kind):
         label, number = load_short(labels, g), load_short(gs, g)
         for k in range(0, classes * lanes, lanes):
             _vector.store(out, place + g * classes + k, rows(label, number, source, kind, k))
-    label, number = load_short(labels, whole), load_short(gs, whole)
-    left = (n - whole) * classes
-    for k in range(0, left, lanes):
-        store_part(out, place + whole * classes + k, min(left - k, lanes), rows(label, number, source, kind, k))
+    if whole < n:
+        label, number = load_short(labels, whole), load_short(gs, whole)
+        left = (n - whole) * classes
+        for k in range(0, left, lanes):
+            store_part(out, place + whole * classes + k, min(left - k, lanes), rows(label, number, source, kind, k))
 
 
 @inlined
@@ -103,7 +104,7 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
     begin, source, kind = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     us, own, ups = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
     step = short_lanes_of(x)
-    lanes_of_classes(classes, step, begin, source, kind)
+    lay_out(classes, step, begin, source, kind)
     weighted = weight.size > 0
     total = 0.0
     error = 0.0
