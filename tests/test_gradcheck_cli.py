@@ -101,8 +101,13 @@ def environment(**variables: str) -> dict[str, str]:
 def start(*arguments: object, code: Sequence[str] = ("-m", "gradcheck"), **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *code, *map(str, arguments)], env=environment(**variables), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heed_interrupts,
     )  # fmt: skip
+
+
+def heed_interrupts() -> None:
+    """As a program does that is started by hand: what a shell starts in the background ignores them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(path: Path) -> None:
