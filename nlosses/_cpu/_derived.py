@@ -6,7 +6,7 @@ import numpy as np
 
 from .._scalar import product
 from ._jit import inlined
-from ._vector import pick
+from ._vector import pick, pointer
 
 
 @inlined
@@ -52,3 +52,24 @@ def clear_ignored(y, ignored, us, gs):
     for i in range(y.size):
         us[i] = us[i] if y[i] != ignored else 0.0
         gs[i] = gs[i] if y[i] != ignored else T(0)
+
+
+@inlined
+def derive_run(point, curvature, scale, y, ignored, skipped, weight, upstream, first, xs, ws, us, gs, own, ups, values):
+    """Values `us` and scaled derivatives `gs` of a run of positions from `first` on, whose elements are `xs`, so many of them
+    ignored; values go to `values` too, if there is room.  The other buffers are to work in.
+    """
+    T, n = gs.dtype.type, y.size
+    weighted = weight.size > 0
+    if weighted | (upstream.size > 0):
+        if weighted:
+            weights_of(pointer(weight), y, ignored, ws)
+        up = upstream[first : first + n] if upstream.size > 0 else upstream
+        derive_each(point, curvature, scale, xs, ws, weighted, up, n, us, gs, own, ups)
+    else:
+        derive(point, curvature, scale, xs, n, us, gs)
+    if skipped > 0:
+        clear_ignored(y, ignored, us, gs)
+    if values.size > 0:
+        for i in range(n):
+            values[first + i] = T(us[i])

@@ -14,7 +14,7 @@ from numba import prange, types
 
 from . import _vector
 from ._blocks import BLOCK, CHUNK, WIDE, add_chunk, closed, stack_buffer, total_of, uncounted
-from ._derived import clear_ignored, derive, derive_each, weights_of
+from ._derived import derive_run
 from ._jit import array, build, inlined, name_of
 from ._vector import choice, filled_short, load_part, load_short, permuted, pointer, short_lanes_of, store_part
 from .labels import read_labels
@@ -99,13 +99,11 @@ def rows(label, number, source, kind, k):
 @inlined
 def block(point, curvature, start, stop, x, target, weight, upstream, classes, ignored, scale, values, out):
     """Work on the positions start to stop, and return the sum of their values."""
-    T = x.dtype.type
     xs, ws, gs, ys = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     begin, source, kind = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     us, own, ups = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
     step = short_lanes_of(x)
     lay_out(classes, step, begin, source, kind)
-    weighted = weight.size > 0
     total = 0.0
     error = 0.0
     for first in range(start, stop, CHUNK):
@@ -113,18 +111,9 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
         y = target[first : first + run]
         skipped = read_labels(y, ignored, ys, run + -run % step)
         fetch(pointer(x), first * classes, classes, run, ys, begin, xs)
-        if weighted | (upstream.size > 0):
-            if weighted:
-                weights_of(pointer(weight), y, ignored, ws)
-            up = upstream[first : first + run] if upstream.size > 0 else upstream
-            derive_each(point, curvature, scale, xs, ws, weighted, up, run, us, gs, own, ups)
-        else:
-            derive(point, curvature, scale, xs, run, us, gs)
-        if skipped > 0:
-            clear_ignored(y, ignored, us, gs)
-        if values.size > 0:
-            for i in range(run):
-                values[first + i] = T(us[i])
+        derive_run(
+            point, curvature, scale, y, ignored, skipped, weight, upstream, first, xs, ws, us, gs, own, ups, values
+        )  # fmt: skip
         total, error = add_chunk(total, error, us, run)
         if out.size > 0:
             write(pointer(out), first * classes, classes, run, ys, gs, source, kind)

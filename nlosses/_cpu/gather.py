@@ -11,7 +11,7 @@ from numba import prange, types
 
 from . import _threads, few
 from ._blocks import CHUNK, LINE, WIDE, add_chunk, closed, stack_buffer, total_of, uncounted
-from ._derived import clear_ignored, derive, derive_each, weights_of
+from ._derived import derive_run
 from ._jit import array, build, inlined, name_of
 from ._streams import IMAGES, flood, lines, streams
 from ._vector import (
@@ -112,7 +112,6 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
     if flows & (inner == 1) & (classes * x.itemsize >= 8 * LINE) & (not cleared):  # the labels are in lines of their own
         flood(pointer(out), start * classes, (stop - start) * classes)
         cleared = True
-    weighted = weight.size > 0
     xs, ws, gs, ys = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     at = stack_buffer(INDEX)
     us, own, ups = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
@@ -128,18 +127,9 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
         y = target[first : first + run]
         skipped = find(y, ignored, place, step, inner, at)
         fetch(pointer(x), at, run, xs)
-        if weighted | (upstream.size > 0):
-            if weighted:
-                weights_of(pointer(weight), y, ignored, ws)
-            up = upstream[first : first + run] if upstream.size > 0 else upstream
-            derive_each(point, curvature, scale, xs, ws, weighted, up, run, us, gs, own, ups)
-        else:
-            derive(point, curvature, scale, xs, run, us, gs)
-        if skipped > 0:
-            clear_ignored(y, ignored, us, gs)
-        if values.size > 0:
-            for i in range(run):
-                values[first + i] = T(us[i])
+        derive_run(
+            point, curvature, scale, y, ignored, skipped, weight, upstream, first, xs, ws, us, gs, own, ups, values
+        )  # fmt: skip
         total, error = add_chunk(total, error, us, run)
         if out.size > 0:
             coming = first + run
