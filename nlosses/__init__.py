@@ -4,6 +4,7 @@ from . import _scalar as scalar
 from . import losses as _losses
 from ._functions import log_sigmoid, log_softmax, sigmoid, softmax
 from ._loss import Loss, classwise, elementwise
+from ._memory import release_memory
 from ._modules import module as _module
 from ._version import __version__ as __version__
 
@@ -58,6 +59,7 @@ __all__ = [
     "log_softmax",
     "mse_loss",
     "nll_loss",
+    "release_memory",
     "scalar",
     "sigmoid",
     "softmax",

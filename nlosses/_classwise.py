@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _arrays, _validate
+from . import _arrays, _memory, _validate
 from ._arrays import F4, F8, I8
 from ._cpu import _threads, checks, classwise, gather
 from ._results import Result, divided, serves
@@ -151,10 +151,8 @@ class Problem:
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
         # What follows, without the microseconds of the general case.
         if self.input.dtype is self.x.dtype and (out is None or (grad_output is None and self._serves(out))):
-            cleared = out is None and self.spec.log_probabilities and self.x.nbytes >= gather.CLEARED
-            make = np.zeros if cleared else np.empty
-            grad = make(self.input.shape, self.x.dtype) if out is None else out
-            return self._run("grad", grad_output, None, grad.reshape(-1), cleared), grad
+            grad = _memory.empty(self.input.shape, self.x.dtype) if out is None else out
+            return self._run("grad", grad_output, None, grad.reshape(-1)), grad
         result = self._result(0, out, grad_output)
         value = self._run("grad", grad_output, None, result.kernel_out)
         return value, result.finished()
@@ -203,18 +201,16 @@ class Problem:
         kernel_argument = self.x if may_be_input else None
         return Result(self.spec.name, argument, argument.shape, self.x.dtype, "C", out, kernel_argument, used)
 
-    def _run(
-        self, mode: str, grad_output: Any, vector: np.ndarray | None, out: np.ndarray | None, cleared: bool = False
-    ) -> Any:
+    def _run(self, mode: str, grad_output: Any, vector: np.ndarray | None, out: np.ndarray | None) -> Any:
         upstream, scale = None, 1.0
         if grad_output is not None:
             upstream, scale = self._upstream(grad_output)
         if self.denominator != 1.0:
             scale = scale / self.denominator if self.denominator else math.inf * scale
         with_value = mode in ("value", "grad")
-        values = np.empty(prod(self.shape), self.x.dtype) if self.unreduced and with_value else None
+        values = _memory.empty((prod(self.shape),), self.x.dtype) if self.unreduced and with_value else None
         if self.spec.log_probabilities:
-            total = self._gather(mode, upstream, scale, vector, values, out, cleared)
+            total = self._gather(mode, upstream, scale, vector, values, out)
         else:
             total = classwise.run(
                 self.spec.math.point, self.spec.math.curvature, mode, self.x, self.layout, self.t, self.weight, vector,
@@ -226,14 +222,14 @@ class Problem:
             return _arrays.scalar_or_array(values.reshape(self.shape).astype(self.value_type, copy=False))
         return self.value_type(divided(total, self.denominator))
 
-    def _gather(self, mode: str, upstream: Any, scale: float, vector: Any, values: Any, out: Any, cleared: bool) -> float:
+    def _gather(self, mode: str, upstream: Any, scale: float, vector: Any, values: Any, out: Any) -> float:
         curvature = self.spec.math.curvature if mode in ("hessian", "hvp") else None
         if mode in ("hessian", "hvp") and curvature is None:
             out[:] = 0
             return 0.0
         total = gather.run(
-            self.spec.math.point, curvature, self.x, self.layout, self.t, self.weight, upstream, self.ignored, scale, cleared,
-            values, out,
+            self.spec.math.point, curvature, self.x, self.layout, self.t, self.weight, upstream, self.ignored, scale, values,
+            out,
         )  # fmt: skip
         if vector is not None:
             out *= vector

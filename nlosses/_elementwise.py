@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _arrays, _validate
+from . import _arrays, _memory, _validate
 from ._arrays import F4, F8
 from ._cpu import _threads, checks, elementwise
 from ._results import Result, divided, serves
@@ -44,7 +44,7 @@ def quick(spec: Spec[Any]) -> Any:
         else:
             return None
         if out is None:
-            grad = np.empty(shape, dtype)
+            grad = np.empty(shape, dtype) if n < _threads.SMALL else _memory.empty(shape, dtype)
         elif serves(out, shape, dtype, input, target, True):
             grad = out
         else:
@@ -176,7 +176,7 @@ class Problem:
         if self.unchecked and out is not None:
             self._check_domains()
         if self.simple and out is None:  # as `Result` has it, without its microseconds
-            grad = np.empty(self.shape, self.x.dtype)
+            grad = _memory.empty(self.shape, self.x.dtype)
             value = self._run(self.math.point, True, grad_output, None, grad if grad.ndim == 1 else grad.reshape(-1))
             return value, grad if grad.ndim else grad[()]
         result = self._result(0, out, grad_output)
@@ -231,7 +231,7 @@ class Problem:
             upstream, scale = self._upstream(grad_output)
         if self.denominator != 1.0:
             scale = scale / self.denominator if self.denominator else math.inf * scale
-        values = np.empty(self.shape, self.x.dtype, self.order) if self.unreduced and with_value else None
+        values = _memory.empty(self.shape, self.x.dtype, self.order) if self.unreduced and with_value else None
         unit = self.unit and with_value
         if self.unchecked and not unit:
             self._check_domains()

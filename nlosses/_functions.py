@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _arrays, _validate
+from . import _arrays, _memory, _validate
 from ._maps import identity
 
 
@@ -57,7 +57,7 @@ class Elementwise(Function):
 
         dtype = _arrays.compute_dtype(x)
         order: _arrays.Order = _arrays.same_order(x) or "C"
-        out = np.empty(x.shape, dtype, order)
+        out = _memory.empty(x.shape, dtype, order)
         flat = _arrays.flat(np.asarray(x, dtype, order))
         upstream = flat if g is None else _arrays.flat(np.asarray(g, dtype, order))
         functions.elementwise(f"{self.__name__}_{direction}", flat, upstream, _arrays.flat(out))
@@ -75,7 +75,7 @@ class Classwise(Function):
         classwise = import_module("._cpu.classwise", __package__)
         dtype = _arrays.compute_dtype(x)
         x_flat = np.ascontiguousarray(x, dtype).reshape(-1)
-        out = np.empty(x.shape, dtype)
+        out = _memory.empty(x.shape, dtype)
         if x.size:
             classwise.run(identity, None, self.__name__, x_flat, layout, out=out.reshape(-1))
         return out.astype(_arrays.result_dtype(x), copy=False)
@@ -89,7 +89,7 @@ class Classwise(Function):
         layout = self._layout(y, axis)
         functions = import_module("._cpu.functions", __package__)
         dtype = _arrays.compute_dtype(y, g)
-        out = np.empty(y.shape, dtype)
+        out = _memory.empty(y.shape, dtype)
         flats = [np.ascontiguousarray(a, dtype).reshape(-1) for a in (g, y)]
         if y.size:
             functions.classwise(f"{self.__name__}_backward", *flats, layout, out.reshape(-1))

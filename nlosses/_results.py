@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _arrays, _validate
+from . import _arrays, _memory, _validate
 
 
 def divided(a: float, b: float) -> float:
@@ -61,7 +61,7 @@ class Result:
         self.argument = argument
         self.out = out
         if out is None:
-            self.buffer = np.empty(shape, dtype, order)
+            self.buffer = _memory.empty(shape, dtype, order)
             self.kernel_out = _arrays.flat(self.buffer)
             return
         _validate.out(owner, out, argument.shape, _arrays.result_dtype(argument))
@@ -75,7 +75,7 @@ class Result:
                 self.buffer = out
                 self.kernel_out = flat
                 return
-        self.buffer = np.empty(shape, dtype, order)
+        self.buffer = _memory.empty(shape, dtype, order)
         self.kernel_out = _arrays.flat(self.buffer)
 
     def finished(self) -> Any:

@@ -35,8 +35,6 @@ from .tiles import INDEX
 BLOCK, ELEMENTS = 4096, 32768
 #: Up to this many classes each of their indices is a number in float32.
 MOST_CLASSES = 1 << 24
-#: Bytes from which on `numpy.zeros` hands out memory that the system has cleared, and nobody else has to.
-CLEARED = 1 << 25
 
 
 @inlined
@@ -105,13 +103,13 @@ def fetch_ahead(x, place, inner, classes, c, following):
 
 
 @inlined
-def block(point, curvature, start, stop, x, target, weight, upstream, classes, inner, ignored, scale, cleared, values, out):
+def block(point, curvature, start, stop, x, target, weight, upstream, classes, inner, ignored, scale, values, out):
     """Work on the positions start to stop, and return the sum of their values."""
     T = x.dtype.type
     flows = streams(out, x, IMAGES)
-    if flows & (inner == 1) & (classes * x.itemsize >= 8 * LINE) & (not cleared):  # the labels are in lines of their own
+    flooded = flows & (inner == 1) & (classes * x.itemsize >= 8 * LINE)  # the labels are in lines of their own
+    if flooded:
         flood(pointer(out), start * classes, (stop - start) * classes)
-        cleared = True
     xs, ws, gs, ys = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     at = stack_buffer(INDEX)
     us, own, ups = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
@@ -134,8 +132,8 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
         if out.size > 0:
             coming = first + run
             following = target[coming : coming + run if d + 2 * run <= inner else coming]
-            if cleared | (inner == 1):
-                if not cleared:
+            if inner == 1:
+                if not flooded:
                     room = out[place : place + run * classes]
                     for k in range(room.size):
                         room[k] = T(0)
@@ -154,7 +152,7 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
 def make(point, curvature, stamp):
     """The kernel of one loss: of its value and gradient, or with `curvature` of the second derivative."""
 
-    def kernel(x, target, weight, upstream, classes, inner, ignored, scale, cleared, values, out):
+    def kernel(x, target, weight, upstream, classes, inner, ignored, scale, values, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         x, target, weight, upstream = uncounted(x), uncounted(target), uncounted(weight), uncounted(upstream)
         values, out = uncounted(values), uncounted(out)
@@ -165,7 +163,7 @@ def make(point, curvature, stamp):
             start = np.int64(b) * size
             partial[b] = block(
                 point, curvature, start, min(start + size, target.size), x, target, weight, upstream, classes, inner, ignored,
-                scale, cleared, values, out,
+                scale, values, out,
             )  # fmt: skip
         return total_of(partial)
 
@@ -176,8 +174,7 @@ def make(point, curvature, stamp):
 def _kernel(point: Any, curvature: Any, dtype: Any, parallel: bool) -> Any:
     read, written = array(dtype), array(dtype, writable=True)
     signature = (
-        read, array(np.int64), read, read, types.int64, types.int64, types.int64, types.float64, types.boolean,
-        written, written,
+        read, array(np.int64), read, read, types.int64, types.int64, types.int64, types.float64, written, written,
     )  # fmt: skip
     parts = [name_of(point), "gather", np.dtype(dtype).name]
     parts += ["curvature"] * (curvature is not None) + ["parallel"] * parallel
@@ -197,7 +194,7 @@ def serial(point: Any, dtype: Any, classes: int) -> Callable[[np.ndarray, np.nda
         kernel = few.kernel(point, None, dtype, False)
         return lambda x, target, ignored, scale, out: kernel(x, target, none, none, classes, ignored, scale, none, out)
     kernel = _kernel(point, None, dtype, False)
-    return lambda x, target, ignored, scale, out: kernel(x, target, none, none, classes, 1, ignored, scale, False, none, out)
+    return lambda x, target, ignored, scale, out: kernel(x, target, none, none, classes, 1, ignored, scale, none, out)
 
 
 def run(
@@ -210,18 +207,14 @@ def run(
     upstream: np.ndarray | None,
     ignored: int,
     scale: float,
-    cleared: bool,
     values: np.ndarray | None,
     out: np.ndarray | None,
 ) -> float:
-    """As `classwise.run`, for log-probabilities; with `curvature`, `out` is the diagonal of the Hessian.
-
-    Where `out` is `cleared` it has zeros already.
-    """
+    """As `classwise.run`, for log-probabilities; with `curvature`, `out` is the diagonal of the Hessian."""
     none = ones(0, x.dtype)
     read = x, target, none if weight is None else weight, none if upstream is None else upstream
     written = none if values is None else values, none if out is None else out
     key, size = (point, curvature, x.dtype), target.size if out is None else max(target.size, out.size)
     if are_few(layout, x.itemsize):
         return _threads.run(size, few.kernel, key, *read, layout[0], ignored, scale, *written)
-    return _threads.run(size, _kernel, key, *read, *layout, ignored, scale, cleared, *written)
+    return _threads.run(size, _kernel, key, *read, *layout, ignored, scale, *written)

@@ -1,0 +1,219 @@
+"""Memory of large results: it serves later ones when, and only when, nobody can see the earlier ones any more."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+
+import numpy as np
+import pytest
+from cases import SHAPES, option_sets, sample
+
+import nlosses as nl
+from nlosses import _memory
+
+pytestmark = pytest.mark.skipif(_memory._FREE == -1, reason="this system cannot mark memory as free")
+
+N = 250_000  # of float64: one mapping of 2 MiB
+
+
+@pytest.fixture(autouse=True)
+def keeps_from_the_first_byte(monkeypatch):
+    monkeypatch.setattr(_memory, "LARGE", 1)
+    nl.release_memory()
+    yield
+    nl.release_memory()
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+def new(n=N, dtype=np.float64):
+    return _memory.empty((n,), np.dtype(dtype))
+
+
+def test_a_result_takes_the_place_of_one_that_nobody_has():
+    first = new()
+    first[:] = 1
+    place = address(first)
+    del first
+    assert address(new()) == place
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda a: a,
+        lambda a: a[5:],
+        lambda a: a.reshape(2, -1).T[3:][::-1],
+        lambda a: a.view(np.uint8)[1:3],
+        lambda a: memoryview(a)[7:],
+        lambda a: np.frombuffer(memoryview(a)),
+        lambda a: a.view(np.recarray),
+        lambda a: np.broadcast_to(a, (3, N)),
+        lambda a: np.lib.stride_tricks.sliding_window_view(a, 4),
+        lambda a: iter(a),
+        lambda a: np.from_dlpack(a),
+        lambda a: {"cycle": [a]},
+    ],
+)
+def test_no_result_takes_the_place_of_one_that_is_seen(use):
+    first = new()
+    place = address(first)
+    seen = use(first)
+    del first
+    gc.collect()
+    others = [new() for _ in range(6)]
+    assert place not in map(address, others)
+    del seen
+    assert address(new()) == place
+
+
+def test_a_cycle_keeps_its_memory_until_it_is_collected():
+    first = new()
+    place, ring = address(first), [first]
+    ring.append(ring)
+    del first, ring
+    assert address(new()) != place
+    gc.collect()
+    assert place in (address(a) for a in [new(), new()])
+
+
+def test_what_is_taken_is_large_enough_and_not_much_too_large():
+    sizes = [1, 250_000, 500_000, 520_000, 1_000_000, 1_200_000, 2_000_000]
+    for size in sizes:
+        array = new(size)
+        array[:] = size
+        del array
+        for other in sizes:
+            taken = new(other)
+            mapping = taken.base
+            assert taken.nbytes <= len(mapping) < max(taken.nbytes * 5 // 4, taken.nbytes + _memory.HUGE_PAGE)
+            taken[:] = other
+            del taken, mapping
+
+
+def test_no_more_than_four_are_kept():
+    arrays = [new() for _ in range(9)]
+    places = {address(a) for a in arrays}
+    del arrays
+    assert len(_memory._kept) == 4
+    later = [new() for _ in range(4)]
+    assert {address(a) for a in later} <= places
+    assert not _memory._kept
+    del later
+    nl.release_memory()
+    assert not _memory._kept
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_are_as_numpy_makes_them(order, dtype):
+    a, b = _memory.empty((3, 4, 5), np.dtype(dtype), order), np.empty((3, 4, 5), dtype, order)
+    assert (type(a), a.shape, a.dtype, a.strides) == (type(b), b.shape, b.dtype, b.strides)
+    assert a.flags.writeable
+    assert a.flags.aligned
+    assert address(a) % 64 == 0
+
+
+def test_results_are_the_same_in_memory_of_others(loss, dtype, rng, monkeypatch):
+    """Every element of a result is written, whatever was there before."""
+    for shape in SHAPES[loss.spec.family]:
+        x, t = sample(loss, shape, dtype, rng)
+        for options in option_sets(loss, shape, rng):
+            for reduction in ("sum", "none"):
+                given = {**options, "reduction": reduction}
+                given["grad_output"] = np.full(t.shape, 2.0) if reduction == "none" else 2.0
+                with monkeypatch.context() as patch:
+                    patch.setattr(_memory, "LARGE", sys.maxsize)
+                    expected = loss.value_and_grad(x, t, **given)
+                for _ in range(3):
+                    for found, right in zip(loss.value_and_grad(x, t, **given), expected, strict=True):
+                        np.testing.assert_array_equal(found, right)
+                        if np.ndim(found):
+                            found[...] = np.nan
+                    del found
+
+
+def test_small_results_are_numpys_own(monkeypatch):
+    monkeypatch.undo()
+    grad = nl.mse_loss.grad(np.zeros(1000), np.ones(1000))
+    assert grad.flags.owndata
+
+
+def test_large_gradients_are_kept(monkeypatch):
+    monkeypatch.undo()
+    x = np.zeros(_memory.LARGE // 4, np.float32)
+    grad = nl.mse_loss.grad(x, x)
+    place = address(grad)
+    following = nl.mse_loss.grad(x, x)
+    assert address(following) != place
+    del grad
+    assert address(nl.mse_loss.grad(x, x)) == place
+
+
+def test_threads_never_have_the_same_memory():
+    wrong = []
+
+    def work(mark):
+        for k in range(40):
+            arrays = [new(), new()]
+            for i, a in enumerate(arrays):
+                a[:] = mark + i / 2 + k
+            for i, a in enumerate(arrays):
+                if not (a == mark + i / 2 + k).all():
+                    wrong.append((mark, k))
+
+    threads = [threading.Thread(target=work, args=(1000 * k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(_memory._kept) <= 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_child_writes_to_memory_of_its_own():
+    mine = new()
+    mine[:] = 1
+    left = new()
+    left[:] = 2
+    place = address(left)
+    del left
+    child = os.fork()
+    if not child:  # pragma: no cover  another process
+        theirs = new()
+        mine[:] = theirs[:] = 3
+        os._exit(0 if address(theirs) == place else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (mine == 1).all()
+    assert (new() != 3).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_the_system_may_take_what_is_kept():
+    def lazily_free():
+        with open("/proc/self/smaps_rollup") as lines:
+            return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("LazyFree"))
+
+    before, array = lazily_free(), new(8_000_000)
+    array[:] = 1
+    assert lazily_free() - before < array.nbytes // 2
+    del array
+    assert lazily_free() - before >= 60_000_000
+    new(8_000_000)[:] = 2
+    nl.release_memory()
+    assert lazily_free() - before < 1_000_000
+
+
+def test_where_nothing_can_be_mapped_numpy_says_so(monkeypatch):
+    def refused(*args, **kwargs):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(_memory.mmap, "mmap", refused)
+    assert new().flags.owndata
+    with pytest.raises(MemoryError):
+        new(1 << 58)
