@@ -16,10 +16,11 @@ import numba
 import numpy as np
 
 import nlosses as nl
+from nlosses._memory import LARGE
 
 from . import _numpy
 from ._cases import PROBABILITIES, Problem
-from ._tables import OWN, OWN_IN, OWN_OUT
+from ._tables import OWN, OWN_IN, OWN_NEW, OWN_OUT
 from ._timing import Call
 
 
@@ -32,7 +33,9 @@ class Contender(Protocol):
 
 
 class Own:
-    """nlosses, with a fresh gradient, into an array of the caller's, and into the input."""
+    """nlosses, with a fresh gradient (a large one in memory that an earlier one has left, or in new memory of the system), into
+    an array of the caller's, and into the input.
+    """
 
     without = ""
 
@@ -51,6 +54,13 @@ class Own:
             OWN: lambda: value_and_grad(x, t, **options),
             OWN_OUT: lambda: value_and_grad(x, t, out=buffer, **options),
         }
+        if not options and buffer.nbytes >= LARGE:
+
+            def new() -> Any:
+                nl.release_memory()
+                return value_and_grad(x, t)
+
+            calls[OWN_NEW] = new
         spec = problem.case.spec
         if not (options or spec.input.bounded or spec.log_probabilities):
             given = x.copy()  # becomes its gradient, and the next call's input: the time is that of any numbers

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from ._cases import Problem
+from ._tables import LIMIT
 from ._timing import Call, seconds
 
 BLOCK = 4096  # words of eight bytes, as many as a kernel's block has
@@ -60,19 +61,15 @@ def words(a: np.ndarray) -> np.ndarray:
 
 
 def calls(problem: Problem) -> dict[str, Call]:
-    """The loop with results in fresh and in kept memory."""
+    """The loop, with results in memory that it keeps."""
     reads = [words(a) for a in problem.reads]
     sizes = [n // 8 for n in problem.written]
     nothing = np.empty(0, np.uint64)
     inputs = (*reads, *[nothing] * (READS - len(reads)))
     blocks = max(1, max(sizes) // BLOCK)
     move = _compiled(_move, sum(sizes) + sum(a.size for a in reads) >= SERIAL_BELOW)
-
-    def fresh() -> None:
-        move(inputs, tuple([np.empty(n, np.uint64) for n in sizes]), blocks)
-
-    kept = tuple([np.empty(n, np.uint64) for n in sizes])
-    return {"limit": fresh, "limit, reused": lambda: move(inputs, kept, blocks)}
+    results = tuple([np.empty(n, np.uint64) for n in sizes])
+    return {LIMIT: lambda: move(inputs, results, blocks)}
 
 
 def rates(share: float) -> dict[str, float]:
