@@ -35,6 +35,6 @@ def test_split_and_join(classes, dtype):
         assert (around[-classes:] == -2).all()
 
 
-@pytest.mark.parametrize("side", [4, 8, 16])
+@pytest.mark.parametrize("side", [4, 8])
 def test_each_column_of_a_square_comes_once(side, dtype):
     assert sorted(numbers(side, LANE // np.dtype(dtype).itemsize)) == list(range(side))

@@ -10,7 +10,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ._formats import FLOAT32, Format, bits, constants, horner, lowering
-from ._vector import OPTIONS, TABLE, entry_of, exponent, significand
+from ._vector import OPTIONS, TABLE, entry_of, exponent, scaled, significand
 
 
 def log1p_unit(F: Format) -> Callable[..., Any]:
@@ -76,7 +76,7 @@ def log1m_half_by_table(F: Format) -> Callable[..., Any]:
     return _log1p_by_table(F, -1, np.array(F.lower_points) / 2048, 30)
 
 
-def log_by_table(F: Format) -> Callable[..., Any]:
+def _tabled(F: Format) -> tuple[Callable[..., Any], Callable[..., Any]]:
     # Of x = 2**k m, where 3/4 <= m < 3/2, the first bits of m name a number c, and log(x) = k log(2) - log(c) + log1p(c m - 1).
     # Where m is near to 1 so that the others cancel, c is 1 and no rounding comes before the last.  Elsewhere the first two are
     # multiples of 2**-log_grid, whose sum is exact.
@@ -87,16 +87,43 @@ def log_by_table(F: Format) -> Callable[..., Any]:
     quotient_of = _near(F, F.wide_tail)
     lowered = lowering(F.fraction - int(math.log2(TABLE)))
 
-    def log(x):
-        # Nothing need be done for 0, infinity and numbers below 0, whose k or m are infinite or NaN, nor for subnormal ones.
+    def reduced(x):
+        """k, c and c m - 1, and what the last but one is looked up by."""
         m = significand(x)
         k = exponent(x) - exponent(m)
         i = lowered(m)
-        r = m * reciprocal_of(i) - one
+        c = reciprocal_of(i)
+        return k, i, c, m * c - one
+
+    def logarithm(k, i, r):
         square = r * r
         return (k * high + logarithm_of(i)) + (square * quotient_of(r, square) + (k * low + r))
 
+    return register_jitable(**OPTIONS)(reduced), register_jitable(**OPTIONS)(logarithm)
+
+
+def log_by_table(F: Format) -> Callable[..., Any]:
+    reduced, logarithm = _tabled(F)
+
+    def log(x):
+        # Nothing need be done for 0, infinity and numbers below 0, whose k or m are infinite or NaN, nor for subnormal ones.
+        k, i, _, r = reduced(x)
+        return logarithm(k, i, r)
+
     return log
+
+
+def log1p_positive_by_table(F: Format) -> Callable[..., Any]:
+    reduced, logarithm = _tabled(F)
+    one = F.T(1)
+
+    def log1p_positive(x):
+        # As log(u), where u = 1 + x, but r takes in what that sum lost.
+        u = x + one
+        k, i, c, r = reduced(u)
+        return logarithm(k, i, r + scaled(x - (u - one), -k) * c)
+
+    return register_jitable(**OPTIONS)(log1p_positive)
 
 
 def _polynomial_tail(F: Format) -> Callable[..., Any]:

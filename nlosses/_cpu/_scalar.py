@@ -24,6 +24,7 @@ from numba.extending import intrinsic, overload
 from .. import _scalar as scalar
 from . import _exponentials as exponentials
 from . import _logarithms as logarithms
+from . import _vector
 from ._formats import FLOAT32, FLOAT64, Format
 from ._vector import OPTIONS, Vector, choice, has_tables
 
@@ -50,6 +51,16 @@ def exp_kept(x, zero):
     registers: constants as such LLVM would rather load anew for each vector.
     """
     return scalar.exp_number(x)
+
+
+def log1p_all(xs, n):
+    """Let each of the first n numbers of an array x >= 0 give way to log1p(x), within 1.5 ulp, for the CPU alone.
+
+    The array has room for a vector beyond.  An x that is not a finite number, or large enough for 1 + x not to be one, gives
+    NaN or infinity.
+    """
+    for i in range(n):
+        xs[i] = scalar.log1p(xs[i])
 
 
 @overload(where, target="cpu", jit_options=OPTIONS)
@@ -101,6 +112,7 @@ _attach(scalar.log1p_unit, logarithms.log1p_unit, logarithms.log1p_unit_by_table
 _attach(scalar.log_half, logarithms.log_half, logarithms.log_by_table)
 _attach(scalar.log1m_half, logarithms.log1m_half, logarithms.log1m_half_by_table)
 
+_LOG1P_BY_TABLE = _formats(logarithms.log1p_positive_by_table)
 _KEPT, _KEPT_BY_TABLE = _formats(exponentials.exp_kept), _formats(exponentials.exp_kept_by_table)
 
 
@@ -109,6 +121,21 @@ def _choose_exp_kept(x, zero):
     if isinstance(x, Vector):
         return (_KEPT_BY_TABLE if has_tables() else _KEPT)[x.dtype]
     return _KEPT[x]
+
+
+@overload(log1p_all, target="cpu", jit_options=OPTIONS)
+def _choose_log1p_all(xs, n):
+    log1p = _LOG1P_BY_TABLE[xs.dtype]
+
+    def by_vectors(xs, n):
+        for k in range(0, n, _vector.lanes_of(xs)):
+            _vector.store(xs, k, log1p(_vector.load(xs, k)))
+
+    def one_by_one(xs, n):
+        for i in range(n):
+            xs[i] = scalar.log1p(xs[i])
+
+    return by_vectors if has_tables() else one_by_one
 
 
 @overload(scalar.maximum, target="cpu", jit_options=OPTIONS)

@@ -1,8 +1,8 @@
-"""Matrices transposed square by square, in registers: element by element takes two to four times as long."""
+"""Matrices transposed block by block, in registers: element by element takes two to four times as long."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -14,6 +14,10 @@ from ._jit import inlined, jitable
 
 #: Bytes within which every vector unit shuffles at no extra cost.
 LANE = 16
+#: Sides of a block: a square, or half of one.
+SIDE, HALF = 8, 4
+#: Bytes of a row up to which the rows of a tile stay in the first-level cache while they are read in parts.
+SHORT = 96
 
 Mask = tuple[int, ...]
 
@@ -37,14 +41,22 @@ def _rounds(side: int, lane: int) -> list[tuple[int, Mask, Mask]]:
     return result
 
 
-def columns(rows: list[Any], lane: int, shuffled: Callable[[Any, Any, Mask], Any]) -> list[Any]:
-    """The columns of a square, from its rows by ``shuffled(a, b, mask)`` alone, but not in their order."""
+def columns(rows: Sequence[Any], lane: int, shuffled: Callable[[Any, Any, Mask], Any], squares: int = 1) -> list[Any]:
+    """The columns of a square, from its rows by ``shuffled(a, b, mask)`` alone, but not in their order.
+
+    Rows that are those of several `squares`, one after the other, make columns of the same kind.
+    """
     rows = list(rows)
-    for distance, low, high in _rounds(len(rows), lane):
-        for i in range(len(rows)):
+    side = len(rows)
+
+    def of_all(mask: Mask) -> Mask:
+        return tuple(k % side + side * (square + k // side * squares) for square in range(squares) for k in mask)
+
+    for distance, low, high in _rounds(side, lane):
+        for i in range(side):
             if not i & distance:
                 a, b = rows[i], rows[i + distance]
-                rows[i], rows[i + distance] = shuffled(a, b, low), shuffled(a, b, high)
+                rows[i], rows[i + distance] = shuffled(a, b, of_all(low)), shuffled(a, b, of_all(high))
     return rows
 
 
@@ -54,68 +66,92 @@ def numbers(side: int, lane: int) -> list[int]:
     return [column[0] for column in columns(rows, lane, lambda a, b, mask: tuple((a + b)[k] for k in mask))]
 
 
-def _square(side: int) -> Any:
+def _block(height: int, width: int) -> Any:
+    side = min(height, width)
+
     @intrinsic
-    def square(typing_context: Any, source: Any, at: Any, step: Any, target: Any, to: Any, stride: Any) -> Any:
-        """target[to + j * stride + i] = source[at + i * step + j] for all i and j below `side`."""
+    def block(typing_context: Any, source: Any, at: Any, step: Any, target: Any, to: Any, stride: Any) -> Any:
+        """target[to + j * stride + i] = source[at + i * step + j] for all i below `height` and j below `width`."""
         bits = source.dtype.bitwidth
         lane = LANE * 8 // bits
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             read, at, step, written, to, stride = args
-            vector = ir.VectorType(context.get_value_type(source.dtype), side)
-            mask_type = ir.VectorType(ir.IntType(32), side)
+            number, i32 = context.get_value_type(source.dtype), ir.IntType(32)
 
-            def row(array_type: Any, array: Any, first: Any, step: Any, i: int) -> Any:
-                data = cgutils.create_struct_proxy(array_type)(context, builder, array).data
+            def row(kind: Any, array: Any, first: Any, step: Any, i: int, length: int) -> Any:
+                data = cgutils.create_struct_proxy(kind)(context, builder, array).data
                 place = builder.gep(data, [builder.add(first, builder.mul(step, step.type(i)))])
-                return builder.bitcast(place, vector.as_pointer())
+                return builder.bitcast(place, ir.VectorType(number, length).as_pointer())
 
-            def shuffled(a: Any, b: Any, mask: Mask) -> Any:
-                return builder.shuffle_vector(a, b, ir.Constant(mask_type, mask))
+            def shuffled(a: Any, b: Any, mask: Sequence[int]) -> Any:
+                return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(i32, len(mask)), list(mask)))
 
-            rows = [builder.load(row(source, read, at, step, i), align=bits // 8) for i in range(side)]
-            for j, column in zip(numbers(side, lane), columns(rows, lane, shuffled), strict=True):
-                builder.store(column, row(target, written, to, stride, j), align=bits // 8)
+            rows = [builder.load(row(source, read, at, step, i, width), align=bits // 8) for i in range(height)]
+            if height > side:  # one square below the other: beside each other
+                rows = [shuffled(a, b, range(height)) for a, b in zip(rows[:side], rows[side:], strict=True)]
+            found = dict(zip(numbers(side, lane), columns(rows, lane, shuffled, max(height, width) // side), strict=True))
+            for j in range(width):
+                column = found[j % side]
+                if width > side:
+                    column = shuffled(column, column, range(j // side * side, j // side * side + side))
+                builder.store(column, row(target, written, to, stride, j, height), align=bits // 8)
             return context.get_dummy_value()
 
         return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
 
-    return square
+    return block
 
 
-def _squares(side: int) -> Callable[..., None]:
-    square = _square(side)
-
-    def squares(source, height, width, step, target, stride):
-        """target[j * stride + i] = source[i * step + j] for i below `height` and j below `width`, none of them below `side`.
-
-        At its ends squares overlap.
-        """
-        for place in range(0, height, side):
-            i = min(place, height - side)
-            for corner in range(0, width, side):
-                j = min(corner, width - side)
-                square(source, i * step + j, step, target, j * stride + i, stride)
-
-    return inlined(squares)
+_square, _tall, _wide = _block(SIDE, SIDE), _block(SIDE, HALF), _block(HALF, SIDE)
 
 
-_eights, _fours = _squares(8), _squares(4)
+@inlined
+def _split_short(rows, count, classes, tiles, lanes):
+    """Blocks of positions below each other; where they do not fill the matrix, the last ones overlap with those before."""
+    whole = classes - classes % SIDE
+    first, stop = 0, count - count % SIDE
+    while True:
+        for c in range(0, whole, SIDE):
+            for p in range(first, stop, SIDE):
+                _square(rows, p * classes + c, classes, tiles, c * lanes + p, lanes)
+        for begin in range(whole, classes, HALF):
+            c = min(begin, classes - HALF)
+            for p in range(first, stop, SIDE):
+                _tall(rows, p * classes + c, classes, tiles, c * lanes + p, lanes)
+        if stop == count:
+            break
+        first, stop = count - SIDE, count
 
 
-@jitable
-def _transpose(source, height, width, step, target, stride):
-    """target[j * stride + i] = source[i * step + j] for i below `height` and j below `width`."""
-    least = min(height, width)
-    if least >= 8:
-        _eights(source, height, width, step, target, stride)
-    elif least >= 4:
-        _fours(source, height, width, step, target, stride)
-    else:
-        for j in range(width):
-            for i in range(height):
-                target[j * stride + i] = source[i * step + j]
+@inlined
+def _split_long(rows, count, classes, tiles, lanes):
+    """Blocks of a few rows side by side."""
+    whole = classes - classes % SIDE
+    for first in range(0, count, SIDE):
+        p = min(first, count - SIDE)
+        for c in range(0, whole, SIDE):
+            _square(rows, p * classes + c, classes, tiles, c * lanes + p, lanes)
+        for begin in range(whole, classes, HALF):
+            c = min(begin, classes - HALF)
+            _tall(rows, p * classes + c, classes, tiles, c * lanes + p, lanes)
+
+
+@inlined
+def _join_all(rows, count, classes, tiles, lanes):
+    whole = classes - classes % SIDE
+    first, stop = 0, count - count % SIDE
+    while True:
+        for c in range(0, whole, SIDE):
+            for p in range(first, stop, SIDE):
+                _square(tiles, c * lanes + p, lanes, rows, p * classes + c, classes)
+        for begin in range(whole, classes, HALF):
+            c = min(begin, classes - HALF)
+            for p in range(first, stop, SIDE):
+                _wide(tiles, c * lanes + p, lanes, rows, p * classes + c, classes)
+        if stop == count:
+            break
+        first, stop = count - SIDE, count
 
 
 @jitable
@@ -133,8 +169,15 @@ def split(tile, rows, count):
             a[p] = rows[3 * p]
             b[p] = rows[3 * p + 1]
             c[p] = rows[3 * p + 2]
+    elif (classes >= HALF) & (count >= SIDE):
+        if classes * rows.itemsize <= SHORT:
+            _split_short(rows, count, classes, tile.reshape(tile.size), lanes)
+        else:
+            _split_long(rows, count, classes, tile.reshape(tile.size), lanes)
     else:
-        _transpose(rows, count, classes, classes, tile.reshape(tile.size), lanes)
+        for j in range(classes):
+            for p in range(count):
+                tile[j, p] = rows[p * classes + j]
 
 
 @jitable
@@ -152,5 +195,9 @@ def join(tile, rows, count):
             rows[3 * p] = a[p]
             rows[3 * p + 1] = b[p]
             rows[3 * p + 2] = c[p]
+    elif (classes >= HALF) & (count >= SIDE):
+        _join_all(rows, count, classes, tile.reshape(tile.size), lanes)
     else:
-        _transpose(tile.reshape(tile.size), classes, count, lanes, rows, classes)
+        for j in range(classes):
+            for p in range(count):
+                rows[p * classes + j] = tile[j, p]

@@ -17,7 +17,7 @@ from . import _vector
 from ._blocks import LINE, WIDE, add, aligned, alive, closed, compensated, copy, fetched, placed, stack_buffer, uncounted
 from ._jit import inlined, jitable, optional
 from ._planes import entered, write_all
-from ._scalar import exp_kept
+from ._scalar import exp_kept, log1p_all
 from ._streams import IMAGES, streams
 from ._vector import (
     BYTES,
@@ -98,34 +98,39 @@ def read_labels(ys, ignored, y, lanes):
 
 
 @inlined
-def sums(tiles, room, stride, classes, lanes, y, e, o):
-    """Of each position the exponential of its label, and the sum of all others: in four parts, each of few terms, and then in
-    float64.
+def sums(tiles, room, stride, classes, lanes, y, rest, factor, own):
+    """Of each position the loss for a weight of 1, the reciprocal of the sum of all exponentials, and less the sum of all but
+    the label's: in four parts, each of few terms, and then in float64.
     """
     zero, one = filled(tiles, 0.0), filled(tiles, 1.0)
     for g in range(0, lanes, lanes_of(tiles)):
         label = _vector.load(y, g)
-        c, own, total = zero, zero, widened(zero)
+        c, e, total = zero, zero, widened(zero)
         for first in range(0, classes, 4 * FOLD):
             last = min(first + 4 * FOLD, classes)
             whole = last - (last - first) % 4
             q, r, s, t = zero, zero, zero, zero
             for i in range(first, whole, 4):
                 at = room + i * stride + g
-                q, own = beside(tiles, at, label, c, q, own)
+                q, e = beside(tiles, at, label, c, q, e)
                 c = c + one
-                r, own = beside(tiles, at + stride, label, c, r, own)
+                r, e = beside(tiles, at + stride, label, c, r, e)
                 c = c + one
-                s, own = beside(tiles, at + 2 * stride, label, c, s, own)
+                s, e = beside(tiles, at + 2 * stride, label, c, s, e)
                 c = c + one
-                t, own = beside(tiles, at + 3 * stride, label, c, t, own)
+                t, e = beside(tiles, at + 3 * stride, label, c, t, e)
                 c = c + one
             for i in range(whole, last):
-                r, own = beside(tiles, room + i * stride + g, label, c, r, own)
+                r, e = beside(tiles, room + i * stride + g, label, c, r, e)
                 c = c + one
             total = total + widened((q + r) + (s + t))
-        _vector.store(e, g, own)
-        _vector.store(o, g, narrowed(total, o))
+        o = narrowed(total, y)
+        whole = o + e
+        reciprocal = one / (whole * e)  # one division for both quotients
+        _vector.store(rest, g, o * (whole * reciprocal))
+        _vector.store(factor, g, e * reciprocal)
+        _vector.store(own, g, -o)
+    log1p_all(rest, lanes)
 
 
 @inlined
@@ -203,8 +208,8 @@ def waiting(out, waits, finish, room, place, begins, flows):
 
 
 @inlined
-def careful(logits, ys, ignored, weight, high, low, part, wide, n, es, tiles, room, stride, distance, s, e, o):
-    """Exponentials and their sums as `tiles` has them, less the largest logit, and the distance from it to the label's."""
+def careful(logits, ys, ignored, weight, high, low, part, wide, n, es, tiles, room, stride, distance, e, rest, factor, own):
+    """As `sums`, of exponentials as `tiles` has them, less the largest logit, and with the distance from it to the label's."""
     T = logits.dtype.type
     classes, lanes = logits.shape
     bounds(logits, high, low)
@@ -212,14 +217,18 @@ def careful(logits, ys, ignored, weight, high, low, part, wide, n, es, tiles, ro
     for c in range(classes):
         copy(tiles[room + c * stride :], es[c], lanes)
     for p in range(lanes):
-        s[p] = others(T(wide[p]), n[p], high[p])
+        rest[p] = others(T(wide[p]), n[p], high[p])
         e[p] = T(0)
+        distance[p] = T(0)
     for p in range(ys.size):
         c = ys[p] if ys[p] != ignored else 0
         distance[p] = gap(logits[c, p], high[p])
         e[p] = es[c, p]
     for p in range(lanes):
-        o[p] = s[p] + (T(1) - e[p])
+        own[p] = -(rest[p] + (T(1) - e[p]))
+        factor[p] = T(1) / (rest[p] + T(1))
+    for p in range(lanes):
+        rest[p] = distance[p] + log1p(rest[p])
 
 
 @jitable
@@ -242,14 +251,13 @@ def block(
     tile = tiles[: classes * lanes].reshape((classes, lanes))  # where others do not lie in one piece
     logits = tiles[2 * size + 2 * margin :][: classes * lanes].reshape((classes, lanes))
     es = tiles[2 * size + 2 * margin + classes * lanes :].reshape((classes, lanes))
-    # Of each position: the label, its exponential and the sum of all others; the loss for a weight of 1; the factor of the
-    # gradient.
-    y, e, o = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    rest, factor = stack_buffer(x.dtype), stack_buffer(x.dtype)
+    # Of each position: the label; the loss for a weight of 1; the factor of the gradient, and by what it is multiplied in the
+    # place of the label.
+    y, rest, factor, own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     # The value, the weight, and the factor of du/dx.
     u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
     # For logits that are large.
-    distance, high, low, s = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    distance, high, low, e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     n, part, wide = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE)
     weighted = False
     for c in range(classes):
@@ -285,16 +293,12 @@ def block(
             factors(ys, ignored, weight, weighted, scale, upstream, first, w, k)
             moderate = (reach <= T(MODERATE)) & all_fit(k, count)
         if moderate:
-            sums(pointer(tiles), room, stride, classes, lanes, y, e, o)
-            for p in range(lanes):
-                rest[p] = log1p(o[p] / e[p])
+            sums(pointer(tiles), room, stride, classes, lanes, y, rest, factor, own)
         else:
             load(logits, x, first, count, inner)
-            careful(logits, ys, ignored, weight, high, low, part, wide, n, es, tiles, room, stride, distance, s, e, o)
-            for p in range(lanes):
-                rest[p] = distance[p] + log1p(s[p])
-        for p in range(lanes):
-            factor[p] = T(1) / (o[p] + e[p])
+            careful(
+                logits, ys, ignored, weight, high, low, part, wide, n, es, tiles, room, stride, distance, e, rest, factor, own
+            )  # fmt: skip
         if same:
             for p in range(lanes):
                 value, slope = point(np.float64(rest[p]))
@@ -306,9 +310,7 @@ def block(
                 u[p] = value
                 factor[p] *= T(k[p] * slope)
         if out is not None:
-            for p in range(lanes):
-                o[p] = -o[p]
-            put_own(ys, ignored, skipped, pointer(tiles), room, stride, classes, lanes, y, o)
+            put_own(ys, ignored, skipped, pointer(tiles), room, stride, classes, lanes, y, own)
             copy(tiles[room + classes * stride :], factor, lanes)
         if skipped > 0:
             clear_ignored(ys, ignored, tiles, room, stride, classes, u)
