@@ -16,7 +16,7 @@ from numba import njit, types
 from nlosses import _scalar as scalar
 from nlosses._cpu import _vector as v
 from nlosses._cpu._jit import jitable
-from nlosses._cpu._scalar import exp_kept
+from nlosses._cpu._scalar import exp_kept, log1p_all
 
 TYPES = [np.float32, np.float64]
 UNARY = [f for f in (*scalar.PRIMITIVES, *scalar.COMPOSITIONS) if f.__code__.co_argcount == 1]
@@ -392,6 +392,32 @@ def test_functions_of_vectors(function, T):
     for arguments in EXACT[name]:
         of_vectors(function)(np.full(64, arguments[0], T), out)
         np.testing.assert_array_equal(out[:16], T(arguments[1]))
+
+
+@njit
+def _log1p_all(x, n):
+    log1p_all(x, n)
+
+
+@pytest.mark.parametrize("T", TYPES)
+def test_log1p_all(T):
+    """Of numbers that are not negative, by tables where there are some."""
+    ends = np.outer(2.0 ** np.arange(-70, 100), np.arange(1, 2, 1 / 32)).astype(T).ravel()
+    below_one = np.outer(2.0 ** np.arange(0, 5), np.arange(1, 2, 1 / 32)).astype(T).ravel() - T(1)  # where 1 + x is such an end
+    ends = np.concatenate([ends, below_one])
+    ends = np.concatenate([ends, np.nextafter(ends, T(0)), np.nextafter(ends, T(np.inf)), ends * T(1.01)])
+    x = np.concatenate([np.abs(regions(T, 40)), ends, np.linspace(0, 3, 5000, dtype=T)])
+    x = x[x < np.finfo(T).max / 4]
+    count = x.size
+    found = np.resize(x, -(-count // 32) * 32)
+    _log1p_all(found, count)
+    with mpmath.workdps(30):
+        errors = [ulps(y, reference("log1p", a), T) for a, y in zip(x.tolist(), found[:count].tolist(), strict=True)]
+    worst = int(np.argmax(errors))
+    assert errors[worst] <= 1.5, (x[worst], found[worst], errors[worst])
+    special = np.array([np.nan, 0.0] * 16, T)
+    _log1p_all(special, 32)
+    np.testing.assert_array_equal(special, np.array([np.nan, 0.0] * 16, T))
 
 
 def test_documented_bounds_are_the_tested_ones():
