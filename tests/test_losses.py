@@ -503,6 +503,35 @@ def test_shapes_reach_every_driver(shapes):
         assert {gather.are_few(layout, itemsize) for layout in layouts} == {has_tables(), False}
 
 
+@pytest.mark.parametrize("smoothing", [0.03, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (6, 2), (300, 3), (77, 10), (40, 100), (2, 3, 700), (1, 21, 2, 300), (3, 40, 5)], ids=str
+)
+def test_smoothing_in_the_quick_way_and_in_the_careful_one(shape, smoothing, dtype, rng):
+    """Class weights of 1 change nothing but the driver, of moderate logits and of large ones, beside ignored rows of NaN."""
+    classes = shape[1]
+    for scale in (1.0, 30.0, 500.0):
+        x = (rng.normal(size=shape) * scale).astype(dtype)
+        t = rng.integers(0, classes, shape[:1] + shape[2:])
+        for ignored in ([], [0], [0, -1]):  # of the first axis
+            x, t = x.copy(), t.copy()
+            for row in ignored:
+                np.moveaxis(x, 1, -1)[row, ..., :] = np.nan
+                t[row] = -7
+            for reduction in ("none", "mean" if (t != -7).any() else "sum"):
+                upstream = rng.uniform(0.1, 3, t.shape) if reduction == "none" else 1.5
+                given = {"reduction": reduction, "ignore_index": -7, "label_smoothing": smoothing, "grad_output": upstream}
+                value, grad = nl.cross_entropy.value_and_grad(x, t, **given)
+                right, exact = nl.cross_entropy.value_and_grad(x.astype(np.float64), t, weight=np.ones(classes), **given)
+                tolerance = 8 * np.finfo(dtype).eps
+                np.testing.assert_allclose(value, right, rtol=tolerance)
+                np.testing.assert_allclose(grad, exact, rtol=tolerance, atol=tolerance * abs(exact).max())
+                in_place = x.copy()
+                again, _ = nl.cross_entropy.value_and_grad(in_place, t, **given, out=in_place)
+                np.testing.assert_array_equal(again, value)
+                np.testing.assert_array_equal(in_place, grad)
+
+
 # --- threads -----------------------------------------------------------------------------------------------------------
 
 #: Of several blocks in every driver, but not enough to go to several threads by themselves.

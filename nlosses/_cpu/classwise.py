@@ -24,14 +24,15 @@ def ones(classes: int, dtype: Any) -> np.ndarray:
     return np.ones(classes, dtype)
 
 
-def driver_of(layout: tuple[int, int], itemsize: int, plain: bool = False, even: bool = False) -> Any:
+def driver_of(layout: tuple[int, int], itemsize: int, plain: bool = False, even: float | None = None) -> Any:
     """The module of the driver for a layout of (classes, inner); `plain` is the gradient or value of class indices, which may
     be smoothed as if all classes had one weight, with an `even` share for each.
     """
     classes, inner = layout
     if plain and inner == 1 and classes * itemsize > of_labels.FEW:
         return label_rows
-    if plain and not even and (inner == 1 or classes <= of_labels.MOST_CLASSES):
+    modest = even is None or (classes > 1 and even * classes <= of_labels.MODEST)
+    if plain and modest and (inner == 1 or classes <= of_labels.MOST_CLASSES):
         return of_labels
     return tiles if inner > 1 or classes * itemsize <= FEW else rows
 
@@ -129,7 +130,7 @@ def run(
     classes, inner = layout
     labelled = None if target is None else target.dtype.kind == "i"
     plain = bool(labelled) and (even is None or weight is None) and mode in of_labels.MODES
-    driver = driver_of(layout, x.itemsize, plain, even is not None)
+    driver = driver_of(layout, x.itemsize, plain, even)
     none = ones(0, x.dtype)
     key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(

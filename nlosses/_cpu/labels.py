@@ -1,8 +1,11 @@
-"""Classwise driver for class indices and not too many classes: value and gradient, without smoothing.
+"""Classwise driver for class indices and not too many classes: value and gradient, with no or moderate smoothing.
 
 Tiles as in `tiles`, of exponentials of the logits as they are.  With e, the exponential of the label, and o, the sum of all
 others, the loss is log1p(o / e), and the gradient is a factor times the exponentials, but -o for the label's.  A tile with a
 large logit gets its exponentials in the way of `tiles`.
+
+With smoothing, whose share of each class is `even`, the loss has even times the sum of x_y - x_j in addition, and the gradient
+has even times (o + e) less in the place of each exponential.
 
 Where other axes follow that of the classes, the results of a tile are written by `_planes` while the next one is read.
 """
@@ -14,7 +17,7 @@ import numpy as np
 from .._scalar import log1p, product
 from .._softmax import gap, others
 from . import _vector
-from ._blocks import LINE, WIDE, add, aligned, alive, closed, compensated, copy, fetched, placed, stack_buffer, uncounted
+from ._blocks import LINE, WIDE, add, aligned, alive, closed, compensated, copy, fetched, placed, put, stack_buffer, uncounted
 from ._jit import inlined, jitable, optional
 from ._planes import entered, write_all
 from ._scalar import exp_kept, log1p_all
@@ -26,6 +29,7 @@ from ._vector import (
     filled,
     lanes_of,
     narrowed,
+    pick,
     pointer,
     prefetch,
     settle,
@@ -33,13 +37,15 @@ from ._vector import (
     where_other,
     widened,
 )
-from .tiles import BLOCK, FOLD, bounds, load, store
+from .tiles import BLOCK, FOLD, bounds, lanes_like, load, store
 from .tiles import sums as careful_sums
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row.
 FEW = 508
 #: Of more classes a tile would be too narrow.
 MOST_CLASSES = 1024
+#: Up to this much smoothing the loss is not much less than log1p(o / e), whose rounding error it has.
+MODEST = 0.5
 #: Logits up to this size, and factors of the gradient within these bounds, leave every product with an exponential of a logit,
 #: and the quotient of two sums of them, far from the ends of float32.
 MODERATE, LEAST, MOST = 40.0, 2.0**-50, 2.0**50
@@ -52,9 +58,8 @@ CACHED = 1 << 19
 
 
 @inlined
-def copied(tiles, tile, x, first, count, inner, out):
-    """Fill a tile with exponentials; the largest magnitude of the logits."""
-    load(tile, x, first, count, inner)
+def taken(tiles, tile, x, first, inner, out):
+    """Let the logits of a tile give way to their exponentials; the largest magnitude of them."""
     n, start, following = tile.size, first * tile.shape[0], (first + tile.shape[1]) * tile.shape[0]
     if (inner == 1) & (x.size * x.itemsize > CACHED):
         return exponentials(tiles, n, True, pointer(x), following, placed(out), start)
@@ -97,8 +102,34 @@ def read_labels(ys, ignored, y, lanes):
     return skipped
 
 
+@optional
+def distances(even, source, at, step, classes, lanes, ys, ignored, own, shift):
+    """Of each position `even` times the sum of all differences between the label's logit and the others."""
+    T = own.dtype.type
+    zero = filled(source, 0.0)
+    for p in range(lanes):
+        own[p] = T(0)
+    for p in range(ys.size):
+        own[p] = pick(source, at + (ys[p] if ys[p] != ignored else 0) * step + p)
+    for g in range(0, lanes, lanes_of(source)):
+        label, total = _vector.load(own, g), widened(zero)
+        for first in range(0, classes, FOLD):
+            part = zero
+            for c in range(first, min(first + FOLD, classes)):
+                part = part + (label - _vector.load(source, at + c * step + g))
+            total = total + widened(part)
+        _vector.store(shift, g, total * np.float64(even))
+
+
 @inlined
-def sums(tiles, room, stride, classes, lanes, y, rest, factor, own):
+def loss_of(rest, shift, p):
+    if shift is None:
+        return np.float64(rest[p])
+    return shift[p] + np.float64(rest[p])
+
+
+@inlined
+def sums(tiles, room, stride, classes, lanes, y, rest, factor, own, wholes):
     """Of each position the loss for a weight of 1, the reciprocal of the sum of all exponentials, and less the sum of all but
     the label's: in four parts, each of few terms, and then in float64.
     """
@@ -130,6 +161,7 @@ def sums(tiles, room, stride, classes, lanes, y, rest, factor, own):
         _vector.store(rest, g, o * (whole * reciprocal))
         _vector.store(factor, g, e * reciprocal)
         _vector.store(own, g, -o)
+        put(wholes, g, whole)
     log1p_all(rest, lanes)
 
 
@@ -156,6 +188,19 @@ def put_own(ys, ignored, skipped, tiles, room, stride, classes, lanes, y, own):
     else:
         for p in range(ys.size):
             tiles[room + ys[p] * stride + p] = own[p]
+
+
+@optional
+def spread(even, keep, tiles, room, stride, classes, lanes, y, own, wholes):
+    """As `put_own`, with what smoothing takes from each class; what the label has of it, in the place of the label."""
+    T = y.dtype.type
+    for g in range(0, lanes, lanes_of(tiles)):
+        label, whole = _vector.load(y, g), _vector.load(wholes, g)
+        share = whole * even
+        number = (_vector.load(own, g) + whole * (T(1) - keep)) - share
+        for c in range(classes):
+            to = room + c * stride + g
+            _vector.store(tiles, to, where_other(label, c, _vector.load(tiles, to) - share, number))
 
 
 @inlined
@@ -208,12 +253,18 @@ def waiting(out, waits, finish, room, place, begins, flows):
 
 
 @inlined
-def careful(logits, ys, ignored, weight, high, low, part, wide, n, es, tiles, room, stride, distance, e, rest, factor, own):
+def careful(
+    logits, ys, ignored, weight, keep, even, high, low, part, wide, unused, n, es, tiles, room, stride, distance, e, rest,
+    factor, own, wholes, shift,
+):  # fmt: skip
     """As `sums`, of exponentials as `tiles` has them, less the largest logit, and with the distance from it to the label's."""
     T = logits.dtype.type
     classes, lanes = logits.shape
     bounds(logits, high, low)
-    careful_sums(logits, None, weight, high, T(1), None, es, part, wide, n, wide, wide, wide)
+    if even is None:
+        careful_sums(logits, None, weight, high, keep, None, es, part, wide, n, wide, wide, wide)
+    else:
+        careful_sums(logits, None, weight, high, keep, even, es, part, wide, n, shift, unused, unused)
     for c in range(classes):
         copy(tiles[room + c * stride :], es[c], lanes)
     for p in range(lanes):
@@ -227,8 +278,14 @@ def careful(logits, ys, ignored, weight, high, low, part, wide, n, es, tiles, ro
     for p in range(lanes):
         own[p] = -(rest[p] + (T(1) - e[p]))
         factor[p] = T(1) / (rest[p] + T(1))
+        if wholes is not None:
+            wholes[p] = rest[p] + T(1)
     for p in range(lanes):
-        rest[p] = distance[p] + log1p(rest[p])
+        if shift is None:
+            rest[p] = distance[p] + log1p(rest[p])
+        else:
+            shift[p] += product(np.float64(keep), np.float64(distance[p]))
+            rest[p] = log1p(rest[p])
 
 
 @jitable
@@ -259,6 +316,8 @@ def block(
     # For logits that are large.
     distance, high, low, e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     n, part, wide = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE)
+    # With smoothing: the sum of all exponentials, and the loss beside `rest`.
+    wholes, shift = lanes_like(even, x.dtype), lanes_like(even, WIDE)
     weighted = False
     for c in range(classes):
         weighted |= weight[c] != T(1)
@@ -283,8 +342,11 @@ def block(
         if pieces:
             before = waiting(out, waits, finish, size + 2 * margin - now, place - lanes, begins, flows)
             reach = entered(pointer(x), place, pointer(tiles), room, shape, before)
+            distances(even, pointer(x), place, inner, classes, lanes, ys, ignored, own, shift)
         else:
-            reach = copied(pointer(tiles), tile, x, first, count, inner, out)
+            load(tile, x, first, count, inner)
+            distances(even, pointer(tiles), 0, lanes, classes, lanes, ys, ignored, own, shift)
+            reach = taken(pointer(tiles), tile, x, first, inner, out)
         skipped = read_labels(ys, ignored, y, lanes)
         same = not (weighted | (upstream.size > 0) | (skipped > 0))  # as most have it: one factor for all positions
         if same:
@@ -293,24 +355,28 @@ def block(
             factors(ys, ignored, weight, weighted, scale, upstream, first, w, k)
             moderate = (reach <= T(MODERATE)) & all_fit(k, count)
         if moderate:
-            sums(pointer(tiles), room, stride, classes, lanes, y, rest, factor, own)
+            sums(pointer(tiles), room, stride, classes, lanes, y, rest, factor, own, placed(wholes))
         else:
             load(logits, x, first, count, inner)
             careful(
-                logits, ys, ignored, weight, high, low, part, wide, n, es, tiles, room, stride, distance, e, rest, factor, own
+                logits, ys, ignored, weight, keep, even, high, low, part, wide, u, n, es, tiles, room, stride, distance, e,
+                rest, factor, own, wholes, shift,
             )  # fmt: skip
         if same:
             for p in range(lanes):
-                value, slope = point(np.float64(rest[p]))
+                value, slope = point(loss_of(rest, shift, p))
                 u[p] = value
                 factor[p] *= T(scale * slope)
         else:
             for p in range(count):
-                value, slope = point(product(w[p], np.float64(rest[p])))
+                value, slope = point(product(w[p], loss_of(rest, shift, p)))
                 u[p] = value
                 factor[p] *= T(k[p] * slope)
         if out is not None:
-            put_own(ys, ignored, skipped, pointer(tiles), room, stride, classes, lanes, y, own)
+            if even is None:
+                put_own(ys, ignored, skipped, pointer(tiles), room, stride, classes, lanes, y, own)
+            else:
+                spread(even, keep, pointer(tiles), room, stride, classes, lanes, y, own, wholes)
             copy(tiles[room + classes * stride :], factor, lanes)
         if skipped > 0:
             clear_ignored(ys, ignored, tiles, room, stride, classes, u)
