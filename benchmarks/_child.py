@@ -90,6 +90,7 @@ def memory(peer: str, quick: bool) -> dict[str, dict[str, float]]:
                 continue
             call()
             gc.collect()
+            nl.release_memory()  # of results that are gone, which the next one would take
             Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
             before = status("VmRSS")
             result = call()

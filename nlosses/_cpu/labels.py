@@ -204,14 +204,16 @@ def spread(even, keep, tiles, room, stride, classes, lanes, y, own, wholes):
 
 
 @inlined
-def factors(ys, ignored, weight, weighted, scale, upstream, first, w, k):
+def factors(ys, ignored, weight, weighted, scale, upstream, first, own, w, k):
     """Weights of the positions, and the factors of du/dx; positions that are ignored have none."""
-    for p in range(ys.size):
-        kept = ys[p] != ignored
-        w[p] = 1.0 if kept else 0.0
     if weighted:
         for p in range(ys.size):
-            w[p] *= np.float64(weight[ys[p] if ys[p] != ignored else 0])
+            own[p] = pick(weight, ys[p] if ys[p] != ignored else 0)
+        for p in range(ys.size):
+            w[p] = np.float64(own[p]) if ys[p] != ignored else 0.0
+    else:
+        for p in range(ys.size):
+            w[p] = 1.0 if ys[p] != ignored else 0.0
     for p in range(ys.size):
         k[p] = scale * w[p]
     if upstream.size > 0:
@@ -235,15 +237,16 @@ def all_fit(k, count):
 
 
 @inlined
-def clear_ignored(ys, ignored, tiles, room, stride, classes, u):
+def clear_ignored(ys, ignored, tiles, room, stride, classes, lanes, y, u):
     """Nothing comes of positions that are ignored, whose logits may be anything."""
-    T = tiles.dtype.type
     for p in range(ys.size):
         u[p] = 0.0 if ys[p] == ignored else u[p]
-    for c in range(classes + 1):
-        line = tiles[room + c * stride :]
-        for p in range(ys.size):
-            line[p] = T(0) if ys[p] == ignored else line[p]
+    zero = filled(tiles, 0.0)
+    for g in range(0, lanes, lanes_of(tiles)):
+        label = _vector.load(y, g)
+        for c in range(classes + 1):
+            to = room + c * stride + g
+            _vector.store(tiles, to, where_other(label, NONE, _vector.load(tiles, to), zero))
 
 
 @optional
@@ -352,7 +355,7 @@ def block(
         if same:
             moderate = (reach <= T(MODERATE)) & fits(scale)
         else:
-            factors(ys, ignored, weight, weighted, scale, upstream, first, w, k)
+            factors(ys, ignored, weight, weighted, scale, upstream, first, own, w, k)
             moderate = (reach <= T(MODERATE)) & all_fit(k, count)
         if moderate:
             sums(pointer(tiles), room, stride, classes, lanes, y, rest, factor, own, placed(wholes))
@@ -379,7 +382,7 @@ def block(
                 spread(even, keep, pointer(tiles), room, stride, classes, lanes, y, own, wholes)
             copy(tiles[room + classes * stride :], factor, lanes)
         if skipped > 0:
-            clear_ignored(ys, ignored, tiles, room, stride, classes, u)
+            clear_ignored(ys, ignored, pointer(tiles), room, stride, classes, lanes, y, u)
         tile_sum = 0.0
         for p in range(count):
             tile_sum = add(tile_sum, u[p])
