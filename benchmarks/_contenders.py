@@ -54,11 +54,11 @@ class Own:
             OWN: lambda: value_and_grad(x, t, **options),
             OWN_OUT: lambda: value_and_grad(x, t, out=buffer, **options),
         }
-        if not options and buffer.nbytes >= LARGE:
+        if buffer.nbytes >= LARGE:
 
             def new() -> Any:
                 nl.release_memory()
-                return value_and_grad(x, t)
+                return value_and_grad(x, t, **options)
 
             calls[OWN_NEW] = new
         spec = problem.case.spec

@@ -9,13 +9,13 @@ from typing import Any
 from . import _terminal
 
 OWN, OWN_NEW, OWN_OUT, OWN_IN = "nlosses", "nlosses, new memory", "nlosses, out=", "nlosses, out=input"
-LIMIT = "limit"
+LIMIT = "limit, kept"  # in memory that is kept; earlier runs had a "limit" in new memory
 PEERS = ("torch eager", "torch.compile", "jax", "scikit-learn", "numpy")
 OWN_ALL = (OWN, OWN_OUT, OWN_IN)  # the table of new memory is that of scaling
 CONTENDERS = (*OWN_ALL, OWN_NEW, *PEERS, LIMIT)
 #: In the tables, which are wide.
 HEADS = {
-    OWN_NEW: "new memory", OWN_OUT: "out=", OWN_IN: "out=input",
+    OWN_NEW: "new memory", OWN_OUT: "out=", OWN_IN: "out=input", LIMIT: "limit",
     "torch eager": "torch", "torch.compile": "compile", "scikit-learn": "sklearn",
 }  # fmt: skip
 #: Quotients of a case: what is divided by what, and from which bytes on: a call costs as much as to move some 100 kB.
@@ -73,7 +73,7 @@ def cases(records: Sequence[Record]) -> None:
     console = _terminal.console()
     present = {name for record in records for name in record["seconds"]}
     quotients = [q for q in RATIOS + SHARES if set(q[:2]) <= present]
-    heads = [name if own == OWN else f"{name}, {HEADS[own]}" for name, own, _ in quotients]
+    heads = [name if own == OWN else f"{HEADS[name]}, {HEADS[own]}" for name, own, _ in quotients]
     peers = sum(name in PEERS for name, _, _ in quotients)
 
     def cells(records: Sequence[Record]) -> list[str]:
@@ -96,8 +96,9 @@ def cases(records: Sequence[Record]) -> None:
                 made.add_row(f"{loss or 'all'} {dtype}", str(len(chosen)), *cells(chosen), end_section=dtype == dtypes[-1])
     console.print(made)
     console.print(
-        f"Of a peer: how many times as long as {OWN} it takes, both with fresh gradients.  Of the limit: the time of a\n"
-        "loop that only moves the bytes, as a share of the loss' time; of cases that move a megabyte or more."
+        f"Of a peer: how many times as long as {OWN} it takes, both with fresh gradients, for which each gets its memory in\n"
+        f"its own way: {OWN} takes that of the last large one, which is gone.  Of the limit: the time of a loop that only\n"
+        "moves the bytes, as a share of the loss' time; of cases that move a megabyte or more."
     )
 
 

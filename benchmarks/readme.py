@@ -63,6 +63,9 @@ def _headline(records: Sequence[Record]) -> Iterator[str]:
         peers = [_cell(ratio(record, peer, OWN)) for peer in PEERS]
         shares = [_cell(ratio(record, *share), share=True) for share in SHARES]
         rows.append((name, duration(record["seconds"][OWN]), *peers, *shares))
+        if OWN_NEW in record["seconds"]:
+            anew = (_cell(ratio(record, peer, OWN_NEW)) for peer in PEERS)
+            rows.append((f"{shape}, in new memory", duration(record["seconds"][OWN_NEW]), *anew, "", ""))
     rows.append(("geometric mean", "", *(_cell(mean(ratio(r, peer, OWN) for r in records)) for peer in PEERS), "", ""))
     yield from _table(("case", OWN, *_named(PEERS), "of the limit", "with `out=`"), rows)
 
@@ -75,6 +78,8 @@ def _all(records: Sequence[Record]) -> Iterator[str]:
         chosen = [record for record in records if record["dtype"] == dtype]
         found = [[q for r in chosen if (q := ratio(r, peer, OWN)) is not None] for peer in PEERS]
         rows.append((f"{dtype}, {len(chosen)} cases: geometric mean", *(_cell(mean(quotients)) for quotients in found)))
+        anew = [[ratio(r, peer, OWN_NEW if OWN_NEW in r["seconds"] else OWN) for r in chosen] for peer in PEERS]
+        rows.append(("with large gradients in new memory", *(_cell(mean(quotients)) for quotients in anew)))
         rows.append(("the least", *(_cell(min(quotients, default=None)) for quotients in found)))
         faster = (str(sum(q < 1 for q in quotients)) if quotients else "" for quotients in found)
         rows.append(("cases where the other is faster", *faster))
@@ -82,16 +87,16 @@ def _all(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _arrays(by_name: dict[str, Record]) -> Iterator[str]:
-    yield f"`{ELEMENTWISE}` with a fresh gradient, in memory that an earlier one has left or in new memory of the system, with"
-    yield "`out=`, and with `out=` that is the input; in brackets, how many times as fast as the gradient in new memory:"
+    yield f"`{ELEMENTWISE}` with a fresh gradient in new memory of the system, in that of an earlier one, with `out=`, and"
+    yield "with `out=` that is the input; in brackets, how many times as fast as the first:"
     yield ""
     rows = []
     for n in (10, 10_000_000):
         seconds = by_name[_cases.Case(ELEMENTWISE, (n,)).name]["seconds"]
-        first = OWN_NEW if OWN_NEW in seconds else OWN
-        times = (f"{duration(seconds[name])} ({seconds[first] / seconds[name]:.2f} x)" for name in (OWN, OWN_OUT, OWN_IN))
-        rows.append((f"{n:,}", duration(seconds[first]), *times))
-    yield from _table(("elements", "new memory", "fresh", "`out=`", "`out=input`"), rows)
+        first, *rest = [name for name in (OWN_NEW, OWN, OWN_OUT, OWN_IN) if name in seconds]
+        times = [duration(seconds[first]), *(f"{duration(seconds[k])} ({seconds[first] / seconds[k]:.2f} x)" for k in rest)]
+        rows.append((f"{n:,}", *[""] * (4 - len(times)), *times))
+    yield from _table(("elements", "new memory", "of an earlier one", "`out=`", "`out=input`"), rows)
 
 
 def _scaling(records: Sequence[Record], threads: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -7,11 +7,13 @@ anybody needs it (``MADV_FREE``), so that nothing is held at others' expense.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import weakref
 from collections import deque
 from contextlib import suppress
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +23,8 @@ from ._arrays import Order
 LARGE = 1 << 25
 #: Mappings are multiples of it, so that the system need not take huge pages apart to mark their ends.
 HUGE_PAGE = 1 << 21
-#: Mappings that no array uses, the latest at the right; one too many and the eldest is unmapped.  Threads and finalizers, which
-#: interrupt anything, share it without a lock: each of its methods is one step for them.
+#: Mappings that nothing uses, the latest at the right; of more than that the eldest goes, or in a race another one.  Threads
+#: and finalizers, which interrupt anything, share it without a lock: each of its methods is one step for them.
 _kept: deque[mmap.mmap] = deque(maxlen=4)
 _FREE, _HUGE = getattr(mmap, "MADV_FREE", -1), getattr(mmap, "MADV_HUGEPAGE", -1)  # not every system has them
 
@@ -33,17 +35,17 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, order: Order = "C") -> np.nda
     if nbytes >= LARGE and _FREE != -1:
         mapping = _fitting(nbytes) or _mapped(nbytes)
         if mapping is not None:
-            array = np.ndarray(shape, dtype, mapping, order=order)
-            # The base of each of its views is the array itself, so that its end is the end of all use.
-            weakref.finalize(array, _keep, mapping).atexit = False
-            return array
+            # All that sees the memory, views and their bases and buffers, holds this object and not the mapping itself.
+            owner: Any = (ctypes.c_char * nbytes).from_buffer(mapping)
+            weakref.finalize(owner, _keep, mapping).atexit = False
+            return np.ndarray(shape, dtype, owner, order=order)
     return np.empty(shape, dtype, order)
 
 
 def release_memory() -> None:
     """Give back to the system the memory of earlier results that is kept for later ones.
 
-    Results of 32 MiB and more leave their memory behind, for up to four results of the same size (to a quarter) to come, in
+    Results of 32 MiB and more leave their memory behind, the last four of them, for results of the same size, to a quarter, in
     any thread.  The system may take it at any time, so that this is a matter of taste, and of what monitors show.
     """
     _kept.clear()
@@ -51,21 +53,28 @@ def release_memory() -> None:
 
 def _fitting(nbytes: int) -> mmap.mmap | None:
     """A kept mapping that is large enough, and not by more than a quarter too large."""
-    for _ in range(len(_kept)):
+    found = None
+    for _ in range(len(_kept)):  # all of them, so that they keep their order
         try:
             mapping = _kept.pop()
         except IndexError:  # another thread was faster
             break
-        if nbytes <= len(mapping) <= nbytes + nbytes // 4:
-            return mapping
-        _kept.appendleft(mapping)
-    return None
+        if found is None and nbytes <= len(mapping) <= nbytes + nbytes // 4:
+            found = mapping
+        else:
+            _kept.appendleft(mapping)
+    return found
 
 
 def _mapped(nbytes: int) -> mmap.mmap | None:
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     try:
-        mapping = mmap.mmap(-1, nbytes + -nbytes % HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    except OSError:
+        try:
+            mapping = mmap.mmap(-1, nbytes + -nbytes % HUGE_PAGE, flags=flags)
+        except OSError:  # it may be what is kept that leaves no room
+            release_memory()
+            mapping = mmap.mmap(-1, nbytes + -nbytes % HUGE_PAGE, flags=flags)
+    except (OSError, OverflowError):
         return None  # let NumPy try, and say what is wrong
     with suppress(OSError):  # a system without huge pages
         mapping.madvise(_HUGE)

@@ -513,6 +513,30 @@ def test_ce_smoothing_with_weights(dtype, driver):
 
 
 @pytest.mark.parametrize("driver", SHAPES)
+def test_ce_smoothing(dtype, driver):
+    """At the label the gradient is what smoothing takes from it, less what softmax leaves to others: even if both are tiny."""
+    for shape in SHAPES[driver]:
+        classes = shape[1]
+        for x in (class_logits(dtype, shape), class_logits(dtype, shape).clip(-39, 39)):
+            y = labels_of(x, generator("plain smoothing", dtype, shape))
+            at = np.arange(y.size), y.reshape(-1)
+            s = exact_softmax(x)
+            of_softmax = s.p.copy()
+            of_softmax[at] = s.complement[at]
+            for smoothing in (1e-6, 0.01, 0.1, 0.5):
+                even = mpmath.mpf(smoothing) / classes
+                q = np.full((y.size, classes), even)
+                of_target = q.copy()
+                q[at] += 1 - mpmath.mpf(smoothing)
+                of_target[at] *= classes - 1
+                exact = exact_ce(x, q)
+                value, grad = ce.value_and_grad(x, y, label_smoothing=smoothing, reduction="none")
+                assert_accurate(f"{shape} {smoothing} value", value, exact["value"], dtype)
+                terms = rows_to(of_softmax, shape), rows_to(of_target, shape)
+                assert_accurate(f"{shape} {smoothing} gradient", grad, exact["grad"], dtype, terms)
+
+
+@pytest.mark.parametrize("driver", SHAPES)
 def test_ce_class_probabilities(dtype, driver):
     for shape in SHAPES[driver]:
         x = class_logits(dtype, shape)

@@ -58,6 +58,9 @@ def test_a_result_takes_the_place_of_one_that_nobody_has():
         lambda a: iter(a),
         lambda a: np.from_dlpack(a),
         lambda a: {"cycle": [a]},
+        lambda a: a.base,
+        lambda a: memoryview(a.base),
+        lambda a: np.frombuffer(a.base, np.uint8)[3:],
     ],
 )
 def test_no_result_takes_the_place_of_one_that_is_seen(use):
@@ -89,11 +92,12 @@ def test_what_is_taken_is_large_enough_and_not_much_too_large():
         array[:] = size
         del array
         for other in sizes:
+            before = list(_memory._kept)
             taken = new(other)
-            mapping = taken.base
-            assert taken.nbytes <= len(mapping) < max(taken.nbytes * 5 // 4, taken.nbytes + _memory.HUGE_PAGE)
+            for used in set(before) - set(_memory._kept):
+                assert taken.nbytes <= len(used) <= taken.nbytes * 5 // 4
             taken[:] = other
-            del taken, mapping
+            del taken
 
 
 def test_no_more_than_four_are_kept():
@@ -209,6 +213,34 @@ def test_the_system_may_take_what_is_kept():
     assert lazily_free() - before < 1_000_000
 
 
+def test_those_that_do_not_fit_keep_their_order():
+    places = []
+    arrays = [new(n) for n in (250_000, 500_000, 1_000_000, 2_000_000)]
+    for _ in range(4):
+        places.append(address(arrays[0]))
+        del arrays[0]
+    sizes = [len(mapping) for mapping in _memory._kept]
+    assert sizes == sorted(sizes)
+    assert address(new(500_000)) == places[1]
+    assert [len(mapping) for mapping in _memory._kept] == [*sizes[:1], *sizes[2:], sizes[1]]
+
+
+def test_what_is_kept_makes_room_for_what_is_needed(monkeypatch):
+    kept = new()
+    del kept
+    made = _memory.mmap.mmap
+
+    def full_while_anything_is_kept(*args, **kwargs):
+        if _memory._kept:
+            raise OSError(12, "Cannot allocate memory")
+        return made(*args, **kwargs)
+
+    monkeypatch.setattr(_memory.mmap, "mmap", full_while_anything_is_kept)
+    larger = new(1_000_000)
+    assert not larger.flags.owndata
+    assert not _memory._kept
+
+
 def test_where_nothing_can_be_mapped_numpy_says_so(monkeypatch):
     def refused(*args, **kwargs):
         raise OSError(12, "Cannot allocate memory")
@@ -217,3 +249,6 @@ def test_where_nothing_can_be_mapped_numpy_says_so(monkeypatch):
     assert new().flags.owndata
     with pytest.raises(MemoryError):
         new(1 << 58)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="array is too big"):
+        new(1 << 62)

@@ -31,10 +31,10 @@ from ._vector import (
 from .classwise import ones
 from .tiles import INDEX
 
-#: Positions of one unit of parallel work, if they have no more elements than that; of fewer than a vector or two, if they have
-#: not many more.
+#: Positions of one unit of parallel work, if they have no more elements than that, but no fewer than a vector or two; of rows
+#: fewer still, if those had more than so many elements.
 BLOCK, ELEMENTS = 4096, 32768
-FEWEST, MOST = 64, 1 << 19
+FEWEST, MOST_ELEMENTS = 64, 1 << 19
 #: Up to this many classes each of their indices is a number in float32.
 MOST_CLASSES = 1 << 24
 
@@ -158,7 +158,8 @@ def make(point, curvature, stamp):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         x, target, weight, upstream = uncounted(x), uncounted(target), uncounted(weight), uncounted(upstream)
         values, out = uncounted(values), uncounted(out)
-        size = max(1, min(BLOCK, ELEMENTS // classes), min(FEWEST, MOST // classes))
+        fewest = FEWEST if inner > 1 else max(1, min(FEWEST, MOST_ELEMENTS // classes))
+        size = max(fewest, min(BLOCK, ELEMENTS // classes))
         n_blocks = (target.size + size - 1) // size
         partial = np.empty(n_blocks)
         for b in prange(n_blocks):

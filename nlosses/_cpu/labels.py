@@ -47,7 +47,7 @@ MOST_CLASSES = 1024
 #: Up to this much smoothing the loss is not much less than log1p(o / e), whose rounding error it has.
 MODEST = 0.5
 #: Logits up to this size, and factors of the gradient within these bounds, leave every product with an exponential of a logit,
-#: and the quotient of two sums of them, far from the ends of float32.
+#: and the quotient of two sums of them, within float32: so do just about MOST_CLASSES with the largest of them all.
 MODERATE, LEAST, MOST = 40.0, 2.0**-50, 2.0**50
 #: Up to this many classes it is quicker to ask each of them whether it is a position's label than to go to its place.
 COMPARED = 8
@@ -103,20 +103,20 @@ def read_labels(ys, ignored, y, lanes):
 
 
 @optional
-def distances(even, source, at, step, classes, lanes, ys, ignored, own, shift):
-    """Of each position `even` times the sum of all differences between the label's logit and the others."""
-    T = own.dtype.type
+def distances(even, source, at, step, classes, lanes, ys, ignored, label, shift):
+    """Of each position `even` times the sum of all differences between the `label`'s logit and the others."""
+    T = label.dtype.type
     zero = filled(source, 0.0)
     for p in range(lanes):
-        own[p] = T(0)
+        label[p] = T(0)
     for p in range(ys.size):
-        own[p] = pick(source, at + (ys[p] if ys[p] != ignored else 0) * step + p)
+        label[p] = pick(source, at + (ys[p] if ys[p] != ignored else 0) * step + p)
     for g in range(0, lanes, lanes_of(source)):
-        label, total = _vector.load(own, g), widened(zero)
+        x_y, total = _vector.load(label, g), widened(zero)
         for first in range(0, classes, FOLD):
             part = zero
             for c in range(first, min(first + FOLD, classes)):
-                part = part + (label - _vector.load(source, at + c * step + g))
+                part = part + (x_y - _vector.load(source, at + c * step + g))
             total = total + widened(part)
         _vector.store(shift, g, total * np.float64(even))
 
@@ -130,8 +130,8 @@ def loss_of(rest, shift, p):
 
 @inlined
 def sums(tiles, room, stride, classes, lanes, y, rest, factor, own, wholes):
-    """Of each position the loss for a weight of 1, the reciprocal of the sum of all exponentials, and less the sum of all but
-    the label's: in four parts, each of few terms, and then in float64.
+    """Of each position log1p(o / e), the reciprocal of the sum of all exponentials, and -o: sums of four parts, each of few
+    terms, and then in float64.
     """
     zero, one = filled(tiles, 0.0), filled(tiles, 1.0)
     for g in range(0, lanes, lanes_of(tiles)):
@@ -156,12 +156,12 @@ def sums(tiles, room, stride, classes, lanes, y, rest, factor, own, wholes):
                 c = c + one
             total = total + widened((q + r) + (s + t))
         o = narrowed(total, y)
-        whole = o + e
-        reciprocal = one / (whole * e)  # one division for both quotients
-        _vector.store(rest, g, o * (whole * reciprocal))
+        z = o + e
+        reciprocal = one / (z * e)  # one division for both quotients
+        _vector.store(rest, g, o * (z * reciprocal))
         _vector.store(factor, g, e * reciprocal)
         _vector.store(own, g, -o)
-        put(wholes, g, whole)
+        put(wholes, g, z)
     log1p_all(rest, lanes)
 
 
@@ -191,26 +191,26 @@ def put_own(ys, ignored, skipped, tiles, room, stride, classes, lanes, y, own):
 
 
 @optional
-def spread(even, keep, tiles, room, stride, classes, lanes, y, own, wholes):
-    """As `put_own`, with what smoothing takes from each class; what the label has of it, in the place of the label."""
+def spread(even, tiles, room, stride, classes, lanes, y, own, wholes):
+    """As `put_own`, with smoothing: it takes its share from each class, and from the label's all that the others get."""
     T = y.dtype.type
     for g in range(0, lanes, lanes_of(tiles)):
         label, whole = _vector.load(y, g), _vector.load(wholes, g)
         share = whole * even
-        number = (_vector.load(own, g) + whole * (T(1) - keep)) - share
+        number = _vector.load(own, g) + whole * (even * T(classes - 1))  # the difference of the two is exact as it stands
         for c in range(classes):
             to = room + c * stride + g
             _vector.store(tiles, to, where_other(label, c, _vector.load(tiles, to) - share, number))
 
 
 @inlined
-def factors(ys, ignored, weight, weighted, scale, upstream, first, own, w, k):
+def factors(ys, ignored, weight, weighted, scale, upstream, first, of_class, w, k):
     """Weights of the positions, and the factors of du/dx; positions that are ignored have none."""
     if weighted:
         for p in range(ys.size):
-            own[p] = pick(weight, ys[p] if ys[p] != ignored else 0)
+            of_class[p] = pick(weight, ys[p] if ys[p] != ignored else 0)
         for p in range(ys.size):
-            w[p] = np.float64(own[p]) if ys[p] != ignored else 0.0
+            w[p] = np.float64(of_class[p]) if ys[p] != ignored else 0.0
     else:
         for p in range(ys.size):
             w[p] = 1.0 if ys[p] != ignored else 0.0
@@ -257,7 +257,7 @@ def waiting(out, waits, finish, room, place, begins, flows):
 
 @inlined
 def careful(
-    logits, ys, ignored, weight, keep, even, high, low, part, wide, unused, n, es, tiles, room, stride, distance, e, rest,
+    logits, ys, ignored, weight, keep, even, high, low, part, wide, scratch, n, es, tiles, room, stride, distance, e, rest,
     factor, own, wholes, shift,
 ):  # fmt: skip
     """As `sums`, of exponentials as `tiles` has them, less the largest logit, and with the distance from it to the label's."""
@@ -267,7 +267,7 @@ def careful(
     if even is None:
         careful_sums(logits, None, weight, high, keep, None, es, part, wide, n, wide, wide, wide)
     else:
-        careful_sums(logits, None, weight, high, keep, even, es, part, wide, n, shift, unused, unused)
+        careful_sums(logits, None, weight, high, keep, even, es, part, wide, n, shift, scratch, scratch)
     for c in range(classes):
         copy(tiles[room + c * stride :], es[c], lanes)
     for p in range(lanes):
@@ -311,12 +311,12 @@ def block(
     tile = tiles[: classes * lanes].reshape((classes, lanes))  # where others do not lie in one piece
     logits = tiles[2 * size + 2 * margin :][: classes * lanes].reshape((classes, lanes))
     es = tiles[2 * size + 2 * margin + classes * lanes :].reshape((classes, lanes))
-    # Of each position: the label; the loss for a weight of 1; the factor of the gradient, and by what it is multiplied in the
-    # place of the label.
+    # Of each position: the label; the loss for a weight of 1, but for `shift`; the factor of the gradient, and by what it is
+    # multiplied in the place of the label.
     y, rest, factor, own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     # The value, the weight, and the factor of du/dx.
     u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
-    # For logits that are large.
+    # For logits that are large; `e` also holds logits and weights of the labels before.
     distance, high, low, e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     n, part, wide = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE)
     # With smoothing: the sum of all exponentials, and the loss beside `rest`.
@@ -345,17 +345,17 @@ def block(
         if pieces:
             before = waiting(out, waits, finish, size + 2 * margin - now, place - lanes, begins, flows)
             reach = entered(pointer(x), place, pointer(tiles), room, shape, before)
-            distances(even, pointer(x), place, inner, classes, lanes, ys, ignored, own, shift)
+            distances(even, pointer(x), place, inner, classes, lanes, ys, ignored, e, shift)
         else:
             load(tile, x, first, count, inner)
-            distances(even, pointer(tiles), 0, lanes, classes, lanes, ys, ignored, own, shift)
+            distances(even, pointer(tiles), 0, lanes, classes, lanes, ys, ignored, e, shift)
             reach = taken(pointer(tiles), tile, x, first, inner, out)
         skipped = read_labels(ys, ignored, y, lanes)
         same = not (weighted | (upstream.size > 0) | (skipped > 0))  # as most have it: one factor for all positions
         if same:
             moderate = (reach <= T(MODERATE)) & fits(scale)
         else:
-            factors(ys, ignored, weight, weighted, scale, upstream, first, own, w, k)
+            factors(ys, ignored, weight, weighted, scale, upstream, first, e, w, k)
             moderate = (reach <= T(MODERATE)) & all_fit(k, count)
         if moderate:
             sums(pointer(tiles), room, stride, classes, lanes, y, rest, factor, own, placed(wholes))
@@ -379,7 +379,7 @@ def block(
             if even is None:
                 put_own(ys, ignored, skipped, pointer(tiles), room, stride, classes, lanes, y, own)
             else:
-                spread(even, keep, pointer(tiles), room, stride, classes, lanes, y, own, wholes)
+                spread(even, pointer(tiles), room, stride, classes, lanes, y, own, wholes)
             copy(tiles[room + classes * stride :], factor, lanes)
         if skipped > 0:
             clear_ignored(ys, ignored, pointer(tiles), room, stride, classes, lanes, y, u)
