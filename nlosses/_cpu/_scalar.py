@@ -131,11 +131,7 @@ def _choose_log1p_all(xs, n):
         for k in range(0, n, _vector.lanes_of(xs)):
             _vector.store(xs, k, log1p(_vector.load(xs, k)))
 
-    def one_by_one(xs, n):
-        for i in range(n):
-            xs[i] = scalar.log1p(xs[i])
-
-    return by_vectors if has_tables() else one_by_one
+    return by_vectors if has_tables() else log1p_all
 
 
 @overload(scalar.maximum, target="cpu", jit_options=OPTIONS)

@@ -103,25 +103,43 @@ def _block(height: int, width: int) -> Any:
     return block
 
 
-_square, _tall, _wide = _block(SIDE, SIDE), _block(SIDE, HALF), _block(HALF, SIDE)
+def _into_tiles(block: Any) -> Callable[..., None]:
+    def split(rows, p, c, classes, tiles, lanes):
+        block(rows, p * classes + c, classes, tiles, c * lanes + p, lanes)
+
+    return inlined(split)
 
 
-@inlined
-def _split_short(rows, count, classes, tiles, lanes):
-    """Blocks of positions below each other; where they do not fill the matrix, the last ones overlap with those before."""
-    whole = classes - classes % SIDE
-    first, stop = 0, count - count % SIDE
-    while True:
-        for c in range(0, whole, SIDE):
-            for p in range(first, stop, SIDE):
-                _square(rows, p * classes + c, classes, tiles, c * lanes + p, lanes)
-        for begin in range(whole, classes, HALF):
-            c = min(begin, classes - HALF)
-            for p in range(first, stop, SIDE):
-                _tall(rows, p * classes + c, classes, tiles, c * lanes + p, lanes)
-        if stop == count:
-            break
-        first, stop = count - SIDE, count
+def _into_rows(block: Any) -> Callable[..., None]:
+    def join(rows, p, c, classes, tiles, lanes):
+        block(tiles, c * lanes + p, lanes, rows, p * classes + c, classes)
+
+    return inlined(join)
+
+
+def _below_each_other(square: Callable[..., None], half: Callable[..., None]) -> Callable[..., None]:
+    def blocks(rows, count, classes, tiles, lanes):
+        """Blocks of positions below each other; where they do not fill the matrix, the last ones overlap with those before."""
+        whole = classes - classes % SIDE
+        first, stop = 0, count - count % SIDE
+        while True:
+            for c in range(0, whole, SIDE):
+                for p in range(first, stop, SIDE):
+                    square(rows, p, c, classes, tiles, lanes)
+            for begin in range(whole, classes, HALF):
+                c = min(begin, classes - HALF)
+                for p in range(first, stop, SIDE):
+                    half(rows, p, c, classes, tiles, lanes)
+            if stop == count:
+                break
+            first, stop = count - SIDE, count
+
+    return inlined(blocks)
+
+
+_split_square, _split_half = _into_tiles(_block(SIDE, SIDE)), _into_tiles(_block(SIDE, HALF))
+_join_square, _join_half = _into_rows(_block(SIDE, SIDE)), _into_rows(_block(HALF, SIDE))
+_split_short, _join_all = _below_each_other(_split_square, _split_half), _below_each_other(_join_square, _join_half)
 
 
 @inlined
@@ -131,27 +149,10 @@ def _split_long(rows, count, classes, tiles, lanes):
     for first in range(0, count, SIDE):
         p = min(first, count - SIDE)
         for c in range(0, whole, SIDE):
-            _square(rows, p * classes + c, classes, tiles, c * lanes + p, lanes)
+            _split_square(rows, p, c, classes, tiles, lanes)
         for begin in range(whole, classes, HALF):
             c = min(begin, classes - HALF)
-            _tall(rows, p * classes + c, classes, tiles, c * lanes + p, lanes)
-
-
-@inlined
-def _join_all(rows, count, classes, tiles, lanes):
-    whole = classes - classes % SIDE
-    first, stop = 0, count - count % SIDE
-    while True:
-        for c in range(0, whole, SIDE):
-            for p in range(first, stop, SIDE):
-                _square(tiles, c * lanes + p, lanes, rows, p * classes + c, classes)
-        for begin in range(whole, classes, HALF):
-            c = min(begin, classes - HALF)
-            for p in range(first, stop, SIDE):
-                _wide(tiles, c * lanes + p, lanes, rows, p * classes + c, classes)
-        if stop == count:
-            break
-        first, stop = count - SIDE, count
+            _split_half(rows, p, c, classes, tiles, lanes)
 
 
 @jitable

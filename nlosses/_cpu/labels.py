@@ -18,6 +18,7 @@ from .._scalar import log1p, product
 from .._softmax import gap, others
 from . import _vector
 from ._blocks import LINE, WIDE, add, aligned, alive, closed, compensated, copy, fetched, placed, put, stack_buffer, uncounted
+from ._derived import weights_of
 from ._jit import inlined, jitable, optional
 from ._planes import entered, write_all
 from ._scalar import exp_kept, log1p_all
@@ -207,8 +208,7 @@ def spread(even, tiles, room, stride, classes, lanes, y, own, wholes):
 def factors(ys, ignored, weight, weighted, scale, upstream, first, of_class, w, k):
     """Weights of the positions, and the factors of du/dx; positions that are ignored have none."""
     if weighted:
-        for p in range(ys.size):
-            of_class[p] = pick(weight, ys[p] if ys[p] != ignored else 0)
+        weights_of(pointer(weight), ys, ignored, of_class)
         for p in range(ys.size):
             w[p] = np.float64(of_class[p]) if ys[p] != ignored else 0.0
     else:
