@@ -13,7 +13,7 @@ from cases import SHAPES, cases, labelled, option_sets, sample
 
 import nlosses as nl
 from nlosses import losses as declared
-from nlosses._cpu import _threads, classwise, gather, label_rows, labels, rows, tiles
+from nlosses._cpu import _threads, classwise, gather, label_rows, labels, rows, soft_rows, tiles
 from nlosses._cpu._vector import has_tables
 from nlosses._verification import SHAPES as VERIFIED
 
@@ -500,7 +500,24 @@ def test_shapes_reach_every_driver(shapes):
         layouts = [(s[min(1, len(s) - 1)], int(np.prod(s[2:]))) for s in shapes["classwise"]]
         assert {classwise.driver_of(layout, itemsize, plain=False) for layout in layouts} == {rows, tiles}
         assert {classwise.driver_of(layout, itemsize, plain=True) for layout in layouts} == {label_rows, labels}
+        assert {classwise.driver_of(layout, itemsize, soft=True) for layout in layouts} == {soft_rows, tiles}
         assert {gather.are_few(layout, itemsize) for layout in layouts} == {has_tables(), False}
+
+
+@pytest.mark.parametrize("mass", [0.0, 1e-30, 1e-10, 1.0, 1e10, 1e30])
+def test_class_probabilities_of_any_sum(mass, dtype, rng):
+    """Rows of probabilities that do not add up to 1, whose gradient is out of reach for the factors of the quick way or not."""
+    x = rng.normal(size=(6, 100), scale=3).astype(dtype)
+    x[:3, 7] += 25
+    t = (rng.dirichlet(np.ones(100), 6) * mass).astype(dtype)
+    quick = nl.cross_entropy.value_and_grad(x, t, reduction="none")
+    careful = nl.cross_entropy.value_and_grad(x, t, weight=np.ones(100), reduction="none")
+    same = x.copy()
+    in_place = nl.cross_entropy.value_and_grad(same, t, reduction="none", out=same)
+    eps = np.finfo(dtype).eps
+    for result in (quick, in_place):
+        np.testing.assert_allclose(result[0], careful[0], rtol=8 * eps)
+        np.testing.assert_allclose(result[1], careful[1], rtol=8 * eps, atol=4 * eps * np.abs(careful[1]).max())
 
 
 @pytest.mark.parametrize("smoothing", [0.03, 0.5, 0.9])

@@ -59,3 +59,29 @@ def test_rows_that_are_ignored_or_large_among_those_that_flow(classes, rng):
         assert value == pytest.approx(sum(v for v, _ in expected), rel=1e-6)
         assert (memory[:first] == 7).all()
         assert (memory[first + x.size :] == 7).all()
+
+
+@pytest.mark.parametrize("classes", [128, 1001])
+def test_class_probabilities_in_rows_that_flow(classes, dtype, rng):
+    """Rows whose first class, last class or another is far above all others, or large; results begin anywhere in a line."""
+    itemsize = np.dtype(dtype).itemsize
+    n = ROWS // itemsize // classes + 300
+    x = rng.normal(size=(n, classes)).astype(dtype)
+    peaks = rng.integers(0, classes, n)
+    peaks[:40] = np.arange(40) % 20 - 10  # in the lines that are not whole
+    x[np.arange(n), peaks] += rng.choice([0, 10, 30], n)
+    x[rng.integers(0, n, n // 20)] *= 100  # beyond what is moderate
+    t = rng.dirichlet(np.ones(classes), n).astype(dtype)
+    pieces = [slice(i, i + n // 5 + 1) for i in range(0, n, n // 5 + 1)]
+    expected = [nl.cross_entropy.value_and_grad(x[piece], t[piece], reduction="sum") for piece in pieces]
+    for shift in range(0, 64, itemsize):
+        memory = np.full(x.nbytes + 2048, 7, np.uint8)
+        first = -memory.ctypes.data % 64 + 64 + shift
+        out = memory[first : first + x.nbytes].view(dtype).reshape(x.shape)
+        value, _ = nl.cross_entropy.value_and_grad(x, t, reduction="sum", out=out)
+        np.testing.assert_array_equal(out, np.concatenate([g for _, g in expected]))
+        assert value == pytest.approx(sum(v for v, _ in expected), rel=float(8 * np.finfo(dtype).eps))
+        assert (memory[:first] == 7).all()
+        assert (memory[first + x.nbytes :] == 7).all()
+    nl.cross_entropy.value_and_grad(x, t, reduction="sum", out=x)
+    np.testing.assert_array_equal(x, out)

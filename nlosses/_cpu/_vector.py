@@ -298,6 +298,30 @@ def farthest(typing_context: Any, vector: Any) -> Any:
     return vector.dtype(vector), generate
 
 
+@intrinsic
+def largest(typing_context: Any, vector: Any) -> Any:
+    """The largest lane; NaN counts for nothing."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(vector.dtype)
+        declared = ir.FunctionType(kind, [args[0].type])
+        reduce = cgutils.get_or_insert_function(builder.module, declared, f"llvm.vector.reduce.fmax.{_name_of(vector)}")
+        return builder.call(reduce, args)
+
+    return vector.dtype(vector), generate
+
+
+@intrinsic
+def first_lane(typing_context: Any, condition: Any) -> Any:
+    """The first lane where a condition holds, or how many lanes there are if it holds nowhere."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.IntType(condition.lanes)
+        return builder.zext(builder.cttz(builder.bitcast(args[0], kind), ir.IntType(1)(0)), ir.IntType(64))
+
+    return types.int64(condition), generate
+
+
 def _compared(context: Any, builder: Any, vector: Vector, order: str, n: Any) -> Any:
     """Which lanes are below n, say: as numbers of the vector, which lanes are exactly, and n where it is near to any."""
     kind = context.get_value_type(vector)
@@ -394,18 +418,18 @@ def _sized(size: int) -> tuple[Any, Any, Any]:
 
 
 @intrinsic
-def unknown_zero(typing_context: Any, array: Any) -> Any:
-    """A vector of zeros of the type of the array, of which LLVM does not know that they are zeros."""
-    vector = _vector_of(array, BYTES)
+def unknown_zero(typing_context: Any, like: Any) -> Any:
+    """A vector of zeros, of which LLVM does not know that they are: as the vector `like`, or of the type of an array."""
+    vector = like if isinstance(like, Vector) else _vector_of(like, BYTES)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number = context.get_value_type(array.dtype)
+        number = context.get_value_type(vector.dtype)
         kind = whole(number)
         nothing = ir.InlineAsm(ir.FunctionType(kind, [kind]), "", "=r,0")  # an empty instruction, of any machine
-        zero = builder.bitcast(builder.call(nothing, [kind(0)]), number)
-        return _broadcast(context, builder, array.dtype, zero, vector)
+        zero = builder.bitcast(builder.call(nothing, [kind(0)], attrs=("readnone", "nounwind")), number)
+        return _broadcast(context, builder, vector.dtype, zero, vector)
 
-    return vector(array), generate
+    return vector(like), generate
 
 
 load, filled, lanes_of = _sized(BYTES)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import prange, types
 
-from . import _threads, label_rows, rows, tiles
+from . import _threads, label_rows, rows, soft_rows, tiles
 from . import labels as of_labels
 from ._blocks import as_in, total_of, uncounted
 from ._jit import array, build, name_of
@@ -24,11 +24,16 @@ def ones(classes: int, dtype: Any) -> np.ndarray:
     return np.ones(classes, dtype)
 
 
-def driver_of(layout: tuple[int, int], itemsize: int, plain: bool = False, even: float | None = None) -> Any:
+def driver_of(
+    layout: tuple[int, int], itemsize: int, plain: bool = False, even: float | None = None, soft: bool = False
+) -> Any:
     """The module of the driver for a layout of (classes, inner); `plain` is the gradient or value of class indices, which may
-    be smoothed as if all classes had one weight, with an `even` share for each.
+    be smoothed as if all classes had one weight, with an `even` share for each, and `soft` that of class probabilities without
+    weights.
     """
     classes, inner = layout
+    if soft and inner == 1 and classes * itemsize > FEW:
+        return soft_rows
     if plain and inner == 1 and classes * itemsize > of_labels.FEW:
         return label_rows
     modest = even is None or (classes > 1 and even * classes <= of_labels.MODEST)
@@ -130,7 +135,8 @@ def run(
     classes, inner = layout
     labelled = None if target is None else target.dtype.kind == "i"
     plain = bool(labelled) and (even is None or weight is None) and mode in of_labels.MODES
-    driver = driver_of(layout, x.itemsize, plain, even)
+    soft = labelled is False and weight is None and mode in of_labels.MODES
+    driver = driver_of(layout, x.itemsize, plain, even, soft)
     none = ones(0, x.dtype)
     key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(

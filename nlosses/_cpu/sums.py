@@ -16,7 +16,7 @@ import numpy as np
 from numba import prange, types
 from numba.core import errors
 
-from .._scalar import MODERATE, log1p
+from .._scalar import MODERATE
 from . import _threads, _vector
 from ._blocks import (
     BLOCK,
@@ -33,6 +33,7 @@ from ._blocks import (
     total_of,
 )
 from ._jit import array, build, inlined, name_of, optional, unfit
+from ._scalar import log1p_all
 from ._vector import (
     SHORT,
     farther,
@@ -195,8 +196,7 @@ def chunk_sum(function, parts, empty, ask, absent, x, t, first, n, scale, target
 
 @inlined
 def sum_of_logarithms(products, n):
-    for i in range(n):
-        products[i] = log1p(products[i])
+    log1p_all(products, n)
     total = widened(filled_short(products, 0.0))
     for i in range(0, n, short_lanes_of(products)):
         total = total + widened(load_short(products, i))
