@@ -504,20 +504,50 @@ def test_shapes_reach_every_driver(shapes):
         assert {gather.are_few(layout, itemsize) for layout in layouts} == {has_tables(), False}
 
 
-@pytest.mark.parametrize("mass", [0.0, 1e-30, 1e-10, 1.0, 1e10, 1e30])
-def test_class_probabilities_of_any_sum(mass, dtype, rng):
-    """Rows of probabilities that do not add up to 1, whose gradient is out of reach for the factors of the quick way or not."""
-    x = rng.normal(size=(6, 100), scale=3).astype(dtype)
-    x[:3, 7] += 25
-    t = (rng.dirichlet(np.ones(100), 6) * mass).astype(dtype)
-    quick = nl.cross_entropy.value_and_grad(x, t, reduction="none")
-    careful = nl.cross_entropy.value_and_grad(x, t, weight=np.ones(100), reduction="none")
-    same = x.copy()
-    in_place = nl.cross_entropy.value_and_grad(same, t, reduction="none", out=same)
-    eps = np.finfo(dtype).eps
-    for result in (quick, in_place):
-        np.testing.assert_allclose(result[0], careful[0], rtol=8 * eps)
-        np.testing.assert_allclose(result[1], careful[1], rtol=8 * eps, atol=4 * eps * np.abs(careful[1]).max())
+def steep_point(u):
+    """The fourth power, whose slope is tiny where the loss is small."""
+    square = u * u
+    return square * square, type(u)(4) * square * u
+
+
+@nl.classwise(steep_point, class_probabilities=True)
+def steep(input, target, weight=None, reduction="mean", label_smoothing=0.0):
+    """A loss whose factors leave float32 though its gradients do not."""
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-20, 1.0, 1e20])
+@pytest.mark.parametrize("level", [-38.0, 0.0, 38.0])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("classes", [20, 200])
+def test_factors_that_are_no_normal_numbers(classes, soft, level, factor, rng):
+    """Rows in float32 whose exponentials are tiny or huge, and their factor the contrary: in float64 all are normal numbers."""
+    eps, tiny = 2.0**-23, float(np.finfo(np.float32).tiny)
+    for loss, gap in ((nl.cross_entropy, 1.0), (nl.cross_entropy, 2.0), (steep, -30.0), (steep, 2.0)):
+        if loss is steep and factor != 1.0:
+            continue  # whose fourth power would be no number
+        x = (level - rng.uniform(0, 0.1, (4, classes))).astype(np.float32)
+        t: np.ndarray = np.full(4, 17)
+        if gap > 0:
+            x[:, 17] += gap
+        else:
+            x[:, np.arange(classes) != 17] += gap  # a small loss, and a slope that is far smaller
+        if soft:
+            t = np.full((4, classes), 0.01 * factor, np.float32)
+            t[:, 17] = factor
+            t[2:, np.arange(classes) != 17] = 0
+        upstream = np.full(4, 1.0 if soft else factor, np.float32)
+        wide = t.astype(np.float64) if soft else t
+        expected, grad = loss.value_and_grad(
+            x.astype(np.float64), wide, reduction="none", grad_output=upstream.astype(np.float64)
+        )
+        slope = (4 * expected**0.75 if loss is steep else np.ones(4))[:, None]
+        bounds = 16 * eps * (np.abs(grad) + (slope * wide if soft else 0)) + tiny * eps
+        same = x.copy()
+        for out in (None, same):
+            value, result = loss.value_and_grad(x if out is None else same, t, reduction="none", grad_output=upstream, out=out)
+            np.testing.assert_array_equal(value, loss(x, t, reduction="none"))
+            np.testing.assert_allclose(value, expected, rtol=16 * eps, atol=tiny * eps)
+            assert (np.abs(result - grad) <= bounds).all(), (loss, gap)
 
 
 @pytest.mark.parametrize("smoothing", [0.03, 0.5, 0.9])

@@ -56,10 +56,9 @@ from ._vector import (
     where_not,
     widened,
 )
-from .labels import MODERATE, fits
-from .rows import clear
+from .labels import MODERATE
+from .rows import careful_sums, clear
 from .rows import per_block as rows_per_block
-from .rows import sums as careful_sums
 from .tiles import FOLD
 
 #: Bytes that are fetched ahead.
@@ -207,6 +206,14 @@ def exponential_of(x, start, classes, y, room):
     return room[y - first]
 
 
+@inlined
+def normal(factor, product, x):
+    """Whether a factor of exponentials is a normal number in the precision of x, or 0 because the product in it is."""
+    T = x.dtype.type
+    reach = abs(factor)
+    return (product == 0.0) | ((reach >= np.finfo(T).tiny) & (reach <= np.finfo(T).max))
+
+
 @optional
 def share_of(even, k):
     """k times what smoothing gives to a class, and None without it."""
@@ -283,20 +290,28 @@ def block(
         follows = lo == old_lo + classes
         before = waiting(out, waits, (flows, behind, joins, follows, edge), finish, old_es, old_lo, factor)
         others, below, reach = sums(pointer(x), lo, classes, y, even, kept(out, es), before)
-        if (reach <= T(MODERATE)) & fits(k):
+        d = 0.0
+        moderate = fits = reach <= T(MODERATE)
+        if moderate:
             own = np.float64(exponential_of(pointer(x), lo, classes, y, one) if out is None else es[y])
             ratio[r] = others / own
             if even is not None:
                 shift[r] = share * below
-        else:
-            m, _ = bounds_of(xs)
-            ratio[r], shift[r], _, _ = careful_sums(xs, None, weight, m, None, keep, even, view(kept(out, row), 0, classes))
-            shift[r] += product(np.float64(keep), gap(np.float64(xs[y]), np.float64(m)))
+            if out is not None:
+                _, d = point(product(w[r], shift[r] + S * log1p(ratio[r])))
+                fits = normal(k * d * S / (own + others), k * d, x)
+        if not fits:
+            m, reach = bounds_of(xs)
+            s, gaps, _, _ = careful_sums(xs, None, weight, m, reach, keep, even, view(kept(out, row), 0, classes))
+            gaps += product(np.float64(keep), gap(np.float64(xs[y]), np.float64(m)))
             own = np.float64(lifted(xs[y], m, None))
-            others = ratio[r] + (1.0 - own)
+            others = s + (1.0 - own)
+            if not moderate:  # else the value is there already, and the same without a gradient
+                ratio[r], shift[r] = s, gaps
+            if out is not None:
+                _, d = point(product(w[r], gaps + S * log1p(s)))
         if out is not None:
-            _, slope = point(product(w[r], shift[r] + S * log1p(ratio[r])))
-            k *= slope
+            k *= d
             es[y] = T(share * classes * (own + others) / S - others)
             factor = T(k * S / (own + others)), as_in(share_of(even, k), x)
             joins = waits & follows

@@ -229,14 +229,6 @@ def fits(k):
 
 
 @inlined
-def all_fit(k, count):
-    beyond = 0
-    for p in range(count):
-        beyond |= not fits(k[p])
-    return beyond == 0
-
-
-@inlined
 def clear_ignored(ys, ignored, tiles, room, stride, classes, lanes, y, u):
     """Nothing comes of positions that are ignored, whose logits may be anything."""
     for p in range(ys.size):
@@ -247,6 +239,26 @@ def clear_ignored(ys, ignored, tiles, room, stride, classes, lanes, y, u):
         for c in range(classes + 1):
             to = room + c * stride + g
             _vector.store(tiles, to, where_other(label, NONE, _vector.load(tiles, to), zero))
+
+
+@inlined
+def derived(point, same, scale, w, k, rest, shift, count, lanes, u, factor):
+    """The values, and the factors of the exponentials times those of the gradient; whether all these fit."""
+    T = factor.dtype.type
+    beyond = 0
+    if same:
+        for p in range(lanes):
+            value, slope = point(loss_of(rest, shift, p))
+            u[p] = value
+            factor[p] *= T(scale * slope)
+            beyond |= (p < count) & (not fits(scale * slope))
+    else:
+        for p in range(count):
+            value, slope = point(product(w[p], loss_of(rest, shift, p)))
+            u[p] = value
+            factor[p] *= T(k[p] * slope)
+            beyond |= not fits(k[p] * slope)
+    return beyond == 0
 
 
 @optional
@@ -318,7 +330,7 @@ def block(
     u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
     # For logits that are large; `e` also holds logits and weights of the labels before.
     distance, high, low, e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    n, part, wide = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE)
+    n, part, wide, spare = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE), stack_buffer(WIDE)
     # With smoothing: the sum of all exponentials, and the loss beside `rest`.
     wholes, shift = lanes_like(even, x.dtype), lanes_like(even, WIDE)
     weighted = False
@@ -352,29 +364,20 @@ def block(
             reach = taken(pointer(tiles), tile, x, first, inner, out)
         skipped = read_labels(ys, ignored, y, lanes)
         same = not (weighted | (upstream.size > 0) | (skipped > 0))  # as most have it: one factor for all positions
-        if same:
-            moderate = (reach <= T(MODERATE)) & fits(scale)
-        else:
+        if not same:
             factors(ys, ignored, weight, weighted, scale, upstream, first, e, w, k)
-            moderate = (reach <= T(MODERATE)) & all_fit(k, count)
+        moderate = fit = reach <= T(MODERATE)
         if moderate:
             sums(pointer(tiles), room, stride, classes, lanes, y, rest, factor, own, placed(wholes))
-        else:
+            fit = derived(point, same, scale, w, k, rest, shift, count, lanes, u, factor)
+        if not (fit | (moderate & (out is None))):
             load(logits, x, first, count, inner)
             careful(
-                logits, ys, ignored, weight, keep, even, high, low, part, wide, u, n, es, tiles, room, stride, distance, e,
+                logits, ys, ignored, weight, keep, even, high, low, part, wide, spare, n, es, tiles, room, stride, distance, e,
                 rest, factor, own, wholes, shift,
             )  # fmt: skip
-        if same:
-            for p in range(lanes):
-                value, slope = point(loss_of(rest, shift, p))
-                u[p] = value
-                factor[p] *= T(scale * slope)
-        else:
-            for p in range(count):
-                value, slope = point(product(w[p], loss_of(rest, shift, p)))
-                u[p] = value
-                factor[p] *= T(k[p] * slope)
+            unread = spare if moderate else u  # the values are there already, and the same without a gradient
+            derived(point, same, scale, w, k, rest, shift, count, lanes, unread, factor)
         if out is not None:
             if even is None:
                 put_own(ys, ignored, skipped, pointer(tiles), room, stride, classes, lanes, y, own)

@@ -79,6 +79,14 @@ def sums(xs, ts, weight, m, scale, keep, even, gs):
     return others(closed(s, lost), n, np.float64(m)), u, S, R
 
 
+@inlined
+def careful_sums(xs, ts, weight, m, reach, keep, even, gs):
+    """`sums`, in the quick way if no logit is large."""
+    if reach <= xs.dtype.type(MODERATE):
+        return sums(xs, ts, weight, m, exp_moderate(-m), keep, even, gs)
+    return sums(xs, ts, weight, m, None, keep, even, gs)
+
+
 # --- what is made of a row, once its sums are known --------------------------------------------------------------------
 # Each takes the result's row `gs`, which holds exp(x - m), the logits `xs` (which may be the same memory), the class
 # probabilities `ts`, the vector's row `vs`, the class weights, the label y (-1 if none), the sums, and the factors k of
@@ -225,10 +233,7 @@ def block(
         x_own = m
         if labels is not None:
             x_own = xs[y]
-        if reach <= T(MODERATE):
-            s, u, S, R = sums(xs, ts, weight, m, exp_moderate(-m), keep, even, gs)
-        else:
-            s, u, S, R = sums(xs, ts, weight, m, None, keep, even, gs)
+        s, u, S, R = careful_sums(xs, ts, weight, m, reach, keep, even, gs)
         rest = log1p(s)
         own = 0.0
         if labels is not None:

@@ -2,14 +2,15 @@
 
 As in `label_rows` the exponentials are those of the logits as they are, and wait where the gradient will be.  What the label is
 there is here the class with the largest logit m: with e, its exponential, and o, the sum of all others, a class j has
--log p_j = m - x_j + log1p(o / e), two terms that are not negative.  A row with a large logit goes the way of `rows`.
+-log p_j = m - x_j + log1p(o / e), two terms that are not negative.  A row with a large logit, or a factor that is no normal
+number, goes the way of `rows`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .._scalar import exp_moderate, log1p, product
+from .._scalar import log1p, product
 from . import _vector
 from ._blocks import LINE, WIDE, aligned, alive, bounds_of, closed, compensated, near, put, stack_buffer, uncounted, view
 from ._jit import inlined, optional
@@ -38,17 +39,21 @@ from ._vector import (
     where_not,
     widened,
 )
-from .label_rows import FLOWING, WAITING, WIDE_LANES, kept, per_block  # noqa: F401  a driver has a `per_block`
-from .labels import MODERATE, fits
+from .label_rows import FLOWING, WIDE_LANES, exponential_of, kept, normal, per_block  # noqa: F401  a driver has a `per_block`
+from .labels import MODERATE
+from .rows import careful_sums
 from .rows import grad as careful_grad
-from .rows import sums as careful_sums
 from .tiles import FOLD
+
+#: Bytes of classes up to which the row that follows is fetched: two of a longer one have no room in the first cache.
+NEXT = 8192
 
 
 @inlined
 def highest(x, start, classes):
-    """The largest logit of a row, the first class that has it, and the largest magnitude, which is NaN if a logit is: then the
-    others are of no use.
+    """The largest logit of a row, a class that has it, and the largest magnitude, which is NaN if a logit is.
+
+    Of NaN and infinite logits the first two are of no use.
     """
     step = lanes_of(x)
     last = classes - step
@@ -78,7 +83,7 @@ def sums(x, t, start, classes, peak, m, keep, even, es):
     last = classes - step  # its first lanes are those of the vector before too
     last_e, last_u, last_q = terms(x, t, start + last, constants)
     total = lost = u = R = widened(zero)
-    ahead = classes if classes <= WAITING // BYTES * step else 0
+    ahead = classes if classes <= NEXT // BYTES * step else 0
     for lo in range(0, whole, 2 * FOLD * step):
         hi = min(lo + 2 * FOLD * step, whole)
         if (lo <= peak) & (peak < hi):
@@ -104,16 +109,17 @@ def sums(x, t, start, classes, peak, m, keep, even, es):
 
 @inlined
 def group(x, t, start, lo, hi, peak, constants, es, ahead):
-    """The sums over some whole vectors of classes, and over all of them if `peak` is None."""
+    """The sums over some whole vectors of classes, and over all of them if `peak` is None; and fetch what lies `ahead`."""
     s = u = R = filled(x, 0.0)
     step = lanes_of(x)
     for j in range(lo, hi, step):
-        for i in range(start + j + ahead, start + j + ahead + step, step * LINE // BYTES):
-            prefetch(x, i)
-            prefetch(t, i)
+        if ahead > 0:
+            for i in range(start + j + ahead, start + j + ahead + step, step * LINE // BYTES):
+                prefetch(x, i)
+                prefetch(t, i)
         e, lost, q = terms(x, t, start + j, constants)
         put(es, j, e)
-        s, R = but(peak, j, s + e, s), but(peak, j, R + q, R)
+        s, R = without(peak, j, s + e, s), without(peak, j, R + q, R)
         u = u + lost
     return s, u, R
 
@@ -127,7 +133,7 @@ def terms(x, t, at, constants):
 
 
 @inlined
-def but(peak, j, grown, before):
+def without(peak, j, grown, before):
     """What a sum has `grown` to by classes from j on, and what it was `before` in the lane of the peak."""
     return grown if peak is None else where_not(peak - j, grown, before)
 
@@ -176,6 +182,7 @@ def block(
         by_way = flows | near(out, x)
     memory = aligned(classes if by_way else 1, x)
     room = uncounted(memory)
+    one = stack_buffer(x.dtype)
     u, S, ratio = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
     for i in range(start, stop):
         lo, r = i * classes, i - start
@@ -189,26 +196,30 @@ def block(
         m, peak, reach = highest(pointer(x), lo, classes)
         o, u[r], R = sums(pointer(x), t, lo, classes, peak, m, keep, even, kept(out, es))
         S[r] = R + np.float64(probabilities[lo + peak] * keep + even)
-        if (reach <= T(MODERATE)) & fits(k * S[r]):
-            e = exp_moderate(np.float64(m))
-            ratio[r] = o / e
-            if out is not None:
-                _, d = point(u[r] + S[r] * log1p(ratio[r]))
-                k *= d
-                factor = T(k * S[r] / (e + o)), T(k) * keep, T(k) * even
-                write(out, lo, finish, es, t, classes, factor, flows)
-                if ratio[r] < 1.0:
-                    correct(out, lo, finish, es, t, classes, factor, flows, peak, T(k * (R - S[r] * (o / (e + o)))))
-        else:
+        e = np.float64(exponential_of(pointer(x), lo, classes, peak, one) if out is None else es[peak])
+        ratio[r] = o / e
+        d = factor = 0.0
+        moderate = fits = reach <= T(MODERATE)
+        if out is not None and moderate:
+            _, d = point(u[r] + S[r] * log1p(ratio[r]))
+            factor = k * d * S[r] / (e + o)
+            fits = normal(factor, k * d * S[r], x)
+        if fits and out is not None:
+            slopes = T(factor), T(k * d) * keep, T(k * d) * even
+            write(out, lo, finish, es, t, classes, slopes, flows)
+            if ratio[r] < 1.0:
+                correct(out, lo, finish, es, t, classes, slopes, flows, peak, T(k * d * (R - S[r] * (o / (e + o)))))
+        elif not fits:
             xs, ts, gs = x[lo : lo + classes], probabilities[lo : lo + classes], view(out, lo, lo + classes)
-            m, _ = bounds_of(xs)
-            s, u[r], S[r], R = careful_sums(xs, ts, weight, m, None, keep, even, gs)
-            ratio[r] = s
+            m, reach = bounds_of(xs)
+            s, gaps, mass, R = careful_sums(xs, ts, weight, m, reach, keep, even, gs)
+            if not moderate:  # else the value is there already, and the same without a gradient
+                u[r], S[r], ratio[r] = gaps, mass, s
             if out is not None:
                 rest = log1p(s)
-                _, d = point(u[r] + product(S[r], rest))
+                _, d = point(gaps + product(mass, rest))
                 careful_grad(
-                    gs, xs, ts, None, weight, -1, m, s, 1.0 / (1.0 + s), rest, S[r], R, 0.0, keep, even, k * d, None
+                    gs, xs, ts, None, weight, -1, m, s, 1.0 / (1.0 + s), rest, mass, R, 0.0, keep, even, k * d, None
                 )  # fmt: skip
     if flows:
         settle()
