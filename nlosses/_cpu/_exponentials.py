@@ -11,7 +11,7 @@ from numba.extending import register_jitable
 
 from .._scalar import where
 from ._formats import Format, bits, constants, horner, power_of_two, raising, times_power
-from ._vector import OPTIONS, TABLE, entry_of, scaled, unknown_zero
+from ._vector import OPTIONS, TABLE, entry_of, scaled
 
 
 def _reduced(F: Format, tail: tuple[float, ...], n: int = 1, offset: int = 0) -> Callable[..., Any]:
@@ -126,15 +126,6 @@ def exp_moderate(F: Format) -> Callable[..., Any]:
 
     def exp_moderate(x):
         return raised(x)
-
-    return exp_moderate
-
-
-def exp_moderate_by_table(F: Format) -> Callable[..., Any]:
-    raised = _raised_by_table(F, 0)
-
-    def exp_moderate(x):
-        return raised(x, unknown_zero(x))
 
     return exp_moderate
 

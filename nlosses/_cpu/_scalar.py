@@ -101,17 +101,17 @@ def _exp_number(F: Format) -> Callable[..., Any]:
     return exp_number
 
 
-def _exp_number_of_vectors(F: Format) -> Callable[..., Any]:
-    def exp_number(x):
+def _exp_of_vectors(F: Format) -> Callable[..., Any]:
+    def exp_of_vectors(x):
         return exp_kept(x, _vector.unknown_zero(x))
 
-    return exp_number
+    return exp_of_vectors
 
 
 _attach(scalar.exp, exponentials.exp, exponentials.exp_by_table)
 _attach(scalar.exp_nonpositive, exponentials.exp_nonpositive, exponentials.exp_nonpositive_by_table)
-_attach(scalar.exp_moderate, exponentials.exp_moderate, exponentials.exp_moderate_by_table)
-_attach(scalar.exp_number, _exp_number, _exp_number_of_vectors)
+_attach(scalar.exp_moderate, exponentials.exp_moderate, _exp_of_vectors)
+_attach(scalar.exp_number, _exp_number, _exp_of_vectors)
 _attach(scalar.expm1, exponentials.expm1)
 _attach(scalar.log, logarithms.log, logarithms.log_by_table)
 _attach(scalar.log1p, logarithms.log1p)

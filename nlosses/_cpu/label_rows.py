@@ -2,7 +2,8 @@
 
 As `labels` has it for tiles: one pass over the logits takes their exponentials as they are, to where the gradient will be, or
 to a buffer if that is where the logits are or if it goes past the caches (see `_streams`).  Meanwhile those of the row before
-are multiplied by their factor.  A row with a large logit gets its exponentials in the way of `rows`.
+are multiplied by their factor.  A row with a large logit, or a factor that is no normal number, gets its exponentials in
+the way of `rows`.
 
 With L = log1p(sum of all others / the label's exponential), a class j has -log p_j = L + x_y - x_j.  So smoothing takes no more
 than the sum of x_y - x_j, in which what cancels is small beside L.
@@ -105,12 +106,7 @@ def sums(x, start, classes, y, even, es, before):
                 part_below = part_below + (top - logits)
         if even is not None:
             below = below + widened(part_below)
-        wide = widened(part)
-        grown = total + wide
-        if step == WIDE_LANES:  # parts that were float32 have bits to spare
-            added = grown - total
-            lost = lost + ((total - (grown - added)) + (wide - added))
-        total = grown
+        total, lost = grown(total, lost, part, step)
     put(es, last, last_e)
     write_rest(before, whole, classes)
     first_new = step - (classes - whole)
@@ -119,6 +115,17 @@ def sums(x, start, classes, y, even, es, before):
     if even is not None:
         below = below + widened(where_from(first_new, top - last_x, zero))
     return s, _vector.total(below), farthest(reach)
+
+
+@inlined
+def grown(total, lost, part, step):
+    """A sum in float64 with one part more, and what has been lost in it so far."""
+    wide = widened(part)
+    sum_of_both = total + wide
+    if step == WIDE_LANES:  # parts that were float32 have bits to spare
+        added = sum_of_both - total
+        lost = lost + ((total - (sum_of_both - added)) + (wide - added))
+    return sum_of_both, lost
 
 
 @inlined

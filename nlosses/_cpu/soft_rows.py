@@ -39,7 +39,7 @@ from ._vector import (
     where_not,
     widened,
 )
-from .label_rows import FLOWING, WIDE_LANES, exponential_of, kept, normal, per_block  # noqa: F401  a driver has a `per_block`
+from .label_rows import FLOWING, exponential_of, grown, kept, normal, per_block  # noqa: F401  a driver has a `per_block`
 from .labels import MODERATE
 from .rows import careful_sums
 from .rows import grad as careful_grad
@@ -90,12 +90,7 @@ def sums(x, t, start, classes, peak, m, keep, even, es):
             part, part_u, part_R = group(x, t, start, lo, hi, peak, constants, es, ahead)
         else:
             part, part_u, part_R = group(x, t, start, lo, hi, None, constants, es, ahead)
-        wide = widened(part)
-        grown = total + wide
-        if step == WIDE_LANES:  # parts that were float32 have bits to spare
-            added = grown - total
-            lost = lost + ((total - (grown - added)) + (wide - added))
-        total = grown
+        total, lost = grown(total, lost, part, step)
         u = u + widened(part_u)
         R = R + widened(part_R)
     put(es, last, last_e)
