@@ -38,6 +38,13 @@ def compensated(total, error, x):
     return s, error + lost
 
 
+@inlined
+def rounder_of(x):
+    """Added to a small whole number, it leaves it in the low bits of the sum."""
+    T = x.dtype.type
+    return T(1.5) / T(np.finfo(T).eps)
+
+
 @jitable
 def total_of(partial):
     total = 0.0

@@ -122,6 +122,13 @@ def optional(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def overloaded(choose: Callable[..., Any]) -> Callable[..., Any]:
+    """A function for compiled code alone, which `choose` finds from the types of its arguments; a decorator."""
+    _registered.add(choose)
+    overload(choose, jit_options=INLINED, strict=False)(choose)
+    return choose
+
+
 def unfit(what: str, function: Callable[..., Any], further: tuple[str, ...] = ()) -> TypeError:
     """The error of a function that ought to take vectors."""
     names = ("exp_nonpositive", "exp_moderate", "exp_number", *further, "log1p_unit")

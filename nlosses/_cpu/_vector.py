@@ -437,6 +437,19 @@ load_short, filled_short, short_lanes_of = _sized(SHORT)
 
 
 @intrinsic
+def indices(typing_context: Any, array: Any, at: Any, like: Any) -> Any:
+    """The whole numbers from element `at` of an array on, as a vector of the type of another one."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(context.get_value_type(array.dtype), like.lanes)
+        place = builder.gep(_data(context, builder, array, args[0]), [args[1]])
+        numbers = builder.load(builder.bitcast(place, kind.as_pointer()), align=array.dtype.bitwidth // 8)
+        return builder.sitofp(numbers, context.get_value_type(like))
+
+    return like(array, types.intp, like), generate
+
+
+@intrinsic
 def pick(typing_context: Any, array: Any, at: Any) -> Any:
     """Element `at` of an array, by a load of its own: of a loop of such LLVM makes gathers, which take longer."""
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numba import prange, types
 
-from . import _threads, label_rows, rows, soft_rows, tiles
+from .._maps import identity
+from . import _threads, columns, label_rows, rows, short_rows, soft_rows, tiles
 from . import labels as of_labels
 from ._blocks import as_in, total_of, uncounted
 from ._jit import array, build, name_of
+from ._vector import has_tables
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row.
 FEW = 192
@@ -25,7 +27,12 @@ def ones(classes: int, dtype: Any) -> np.ndarray:
 
 
 def driver_of(
-    layout: tuple[int, int], itemsize: int, plain: bool = False, even: float | None = None, soft: bool = False
+    layout: tuple[int, int],
+    itemsize: int,
+    plain: bool = False,
+    even: float | None = None,
+    soft: bool = False,
+    summed: bool = False,
 ) -> Any:
     """The module of the driver for a layout of (classes, inner); `plain` is the gradient or value of class indices, which may
     be smoothed as if all classes had one weight, with an `even` share for each, and `soft` that of class probabilities without
@@ -36,6 +43,8 @@ def driver_of(
         return soft_rows
     if plain and inner == 1 and classes * itemsize > of_labels.FEW:
         return label_rows
+    if plain and even is None and inner == 1 and classes > 1 and has_tables():
+        return columns if summed and classes <= columns.MOST else short_rows
     modest = even is None or (classes > 1 and even * classes <= of_labels.MODEST)
     if plain and modest and (inner == 1 or classes <= of_labels.MOST_CLASSES):
         return of_labels
@@ -99,7 +108,8 @@ def serial(
     """What `run` would do on one thread for rows of class indices that are all alike: a function of x, target, ignored, scale
     and out.
     """
-    driver, one, none = driver_of((classes, 1), dtype.itemsize, True), ones(classes, dtype), ones(0, dtype)
+    driver = driver_of((classes, 1), dtype.itemsize, True, summed=point is identity)
+    one, none = ones(classes, dtype), ones(0, dtype)
     kernel = _kernel(point, curvature, "grad", dtype, driver, True, False, False)
 
     def sum_of(x: np.ndarray, target: np.ndarray, ignored: int, scale: float, out: np.ndarray) -> float:
@@ -136,7 +146,8 @@ def run(
     labelled = None if target is None else target.dtype.kind == "i"
     plain = bool(labelled) and (even is None or weight is None) and mode in of_labels.MODES
     soft = labelled is False and weight is None and mode in of_labels.MODES
-    driver = driver_of(layout, x.itemsize, plain, even, soft)
+    summed = point is identity and weight is None and upstream is None and values is None
+    driver = driver_of(layout, x.itemsize, plain, even, soft, summed)
     none = ones(0, x.dtype)
     key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(

@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange, types
 
 from . import _vector
-from ._blocks import BLOCK, CHUNK, WIDE, add_chunk, closed, stack_buffer, total_of, uncounted
+from ._blocks import BLOCK, CHUNK, WIDE, add_chunk, closed, rounder_of, stack_buffer, total_of, uncounted
 from ._derived import derive_run
 from ._jit import array, build, inlined, name_of
 from ._vector import choice, filled_short, load_part, load_short, permuted, pointer, short_lanes_of, store_part
@@ -34,13 +34,6 @@ def lay_out(classes, lanes, begin, source, kind):
     for k in range(lanes * classes):
         source[k] = T(k // classes) + rounder_of(begin)
         kind[k] = T(k % classes)
-
-
-@inlined
-def rounder_of(x):
-    """Added to a small whole number, it leaves it in the low bits of the sum."""
-    T = x.dtype.type
-    return T(1.5) / T(np.finfo(T).eps)
 
 
 @inlined

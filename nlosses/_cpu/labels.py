@@ -156,14 +156,19 @@ def sums(tiles, room, stride, classes, lanes, y, rest, factor, own, wholes):
                 r, e = beside(tiles, room + i * stride + g, label, c, r, e)
                 c = c + one
             total = total + widened((q + r) + (s + t))
-        o = narrowed(total, y)
-        z = o + e
-        reciprocal = one / (z * e)  # one division for both quotients
-        _vector.store(rest, g, o * (z * reciprocal))
-        _vector.store(factor, g, e * reciprocal)
-        _vector.store(own, g, -o)
-        put(wholes, g, z)
+        quotients(narrowed(total, y), e, g, rest, factor, own, wholes)
     log1p_all(rest, lanes)
+
+
+@inlined
+def quotients(o, e, at, rest, factor, own, wholes):
+    """Of the sums of all others and the label's exponentials o / e, the reciprocal of both together, and -o."""
+    z = o + e
+    reciprocal = type(z)(1) / (z * e)  # one division for both quotients
+    _vector.store(rest, at, o * (z * reciprocal))
+    _vector.store(factor, at, e * reciprocal)
+    _vector.store(own, at, -o)
+    put(wholes, at, z)
 
 
 @inlined

@@ -1,0 +1,247 @@
+"""Classwise driver for class indices and rows of very few classes: the plainest losses alone, in registers.
+
+The rows of a few vectors of positions become vectors of one class each.  With e, the exponential of the label, and o, the sum
+of all others, the loss is log1p(o / e), and few logarithms are taken, as in `sums`.  There are no weights, no smoothing, no
+gradients upstream, and nothing but the sum of the losses is asked for.  What holds a large logit goes the way of `labels`.
+For machines that have tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import _vector
+from ._blocks import CHUNK, LINE, WIDE, aligned, alive, closed, compensated, copy, stack_buffer, uncounted
+from ._columns import columns, rows
+from ._jit import inlined, jitable, optional
+from ._scalar import exp_kept
+from ._streams import ROWS, streams
+from ._vector import (
+    farther,
+    farthest,
+    filled_short,
+    indices,
+    late,
+    load_short,
+    pointer,
+    prefetch,
+    settle,
+    short_lanes_of,
+    store_part,
+    stream,
+    unknown_zero,
+    where_other,
+)
+from .labels import FINISH, MODERATE, careful, derived, fits  # noqa: F401  a driver has what to make of the sums
+from .sums import joined, sum_of_logarithms
+from .tiles import BLOCK, INDEX, load
+
+#: Up to this many classes.
+MOST = 6
+#: Vectors of positions whose losses are one product.
+GROUP = 4
+#: Bytes that are fetched ahead.
+AHEAD = 4096
+
+
+def _of_classes(classes: int, c: int = 0) -> tuple[Callable[..., Any], ...]:
+    """What is done of tuples of vectors, class by class, from class c on."""
+    if c == classes:
+        return (
+            inlined(lambda x, at: ()),
+            inlined(lambda xs, reach: reach),
+            inlined(lambda xs, zero: ()),
+            inlined(lambda es, label, o, e: (o, e)),
+            inlined(lambda es, label, factor, own: ()),
+            inlined(lambda vectors, out, at: None),
+        )
+    load_next, reach_next, exp_next, sum_next, result_next, store_next = _of_classes(classes, c + 1)
+
+    def loaded(x, at):
+        return (load_short(x, at), *load_next(x, at + short_lanes_of(x)))
+
+    def reach_of(xs, reach):
+        return reach_next(xs, farther(xs[c], reach))
+
+    def exponentials(xs, zero):
+        return (exp_kept(xs[c], zero), *exp_next(xs, zero))
+
+    def sums(es, label, o, e):
+        return sum_next(es, label, where_other(label, c, o + es[c], o), where_other(label, c, e, es[c]))
+
+    def results(es, label, factor, own):
+        return (where_other(label, c, es[c] * factor, own), *result_next(es, label, factor, own))
+
+    def stored(vectors, out, at):
+        _vector.store(out, at, vectors[c])
+        store_next(vectors, out, at + short_lanes_of(out))
+
+    return tuple(map(inlined, (loaded, reach_of, exponentials, sums, results, stored)))
+
+
+def _group_of(classes: int) -> Callable[..., Any]:
+    """The kernel of a few vectors of rows of so many classes.
+
+    Their exponentials, scaled, and the numbers in the place of the labels' go to `results`, and o / e to `ratios`.  Returned are
+    the product of all 1 + o / e, less 1, and the largest magnitude of a logit.
+    """
+    loaded, reach_of, exponentials, sums, results_of, stored = _of_classes(classes)
+
+    def group(x, at, ys, p, n, ignored, k, results, ratios):
+        zero = filled_short(x, 0.0)
+        unknown, one, product, reach = unknown_zero(zero), filled_short(x, 1.0), zero, zero
+        step = short_lanes_of(x)
+        for q in range(0, GROUP * step, step):
+            xs = loaded(x, at + q * classes)
+            for i in range(0, classes * step, step):
+                prefetch(x, at + q * classes + i + AHEAD // LINE * step)
+            label = indices(ys, p + q, zero)
+            reach = reach_of(xs, reach)
+            es = columns(exponentials(xs, unknown))
+            o, e = sums(es, label, zero, zero)
+            z = o + e
+            reciprocal = one / (z * e)  # one division for both quotients
+            ratio = where_other(label, ignored, o * (z * reciprocal), zero)
+            factor = where_other(label, ignored, e * reciprocal * k, zero)
+            stored(rows(results_of(es, label, factor, zero - o * factor)), results, q * classes)
+            _vector.store(ratios, q, ratio)
+            product = joined(product, ratio)
+        return product, farthest(reach)
+
+    return inlined(group)
+
+
+def _groups(classes: int = 2) -> Callable[..., Any]:
+    """The same for any number of classes from this one on."""
+    group = _group_of(classes)
+    if classes == MOST:
+        return group
+    wider = _groups(classes + 1)
+
+    def groups(x, at, ys, p, n, ignored, k, results, ratios):
+        if n == classes:
+            return group(x, at, ys, p, n, ignored, k, results, ratios)
+        return wider(x, at, ys, p, n, ignored, k, results, ratios)
+
+    return inlined(groups)
+
+
+_worked_on = _groups()
+
+
+@optional
+def write(out, to, n, flows, joins, results):
+    """Write n results, from element `to` of the output on: past the caches, if they flow, but for those that fill no line.
+
+    These are left before the results, where those that follow and `joins` find them.
+    """
+    target, step = pointer(out), short_lanes_of(out)
+    if flows:
+        behind = late(target, to)
+        first = 0
+        if (behind > 0) & (not joins):
+            store_part(target, to, step - behind, load_short(results, 0))
+            first = step
+        for k in range(first, n, step):
+            stream(target, to + k - behind, load_short(results, k - behind))
+        _vector.store(results, -step, load_short(results, n - step))
+    else:
+        for k in range(0, n, step):
+            _vector.store(target, to + k, load_short(results, k))
+
+
+@optional
+def finish(out, to, results):
+    """Write what has been left before the results, where the next ones would begin."""
+    target = pointer(out)
+    behind = late(target, to)
+    store_part(target, to - behind, behind, load_short(results, -behind))
+
+
+@jitable
+def per_block(positions, classes, lanes):
+    """Positions of one unit of parallel work: whole groups."""
+    return max(BLOCK, min(positions // 64, 8 * BLOCK) // BLOCK * BLOCK)
+
+
+@inlined
+def block(
+    point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
+    even, ignored, scale, values, out,
+):  # fmt: skip
+    """Work on the positions start to stop, and return the sum of their values."""
+    T = x.dtype.type
+    step = short_lanes_of(x)
+    size, n = GROUP * step, GROUP * step * classes
+    memory = aligned(step + 4 * n, x)
+    room = uncounted(memory)
+    results = pointer(room[step:])
+    logits, es = room[step + n :][:n].reshape((classes, size)), room[step + 2 * n :][:n].reshape((classes, size))
+    inputs, targets = room[step + 3 * n :], stack_buffer(INDEX)
+    ratios, logs = stack_buffer(x.dtype), stack_buffer(x.dtype)
+    # For large logits, as in `labels`.
+    u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
+    rest, factor, own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    distance, high, low, e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    parts, part, wide, spare = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE), stack_buffer(WIDE)
+    flows = joins = False
+    if out is not None:
+        flows = streams(out, x, ROWS)
+    total = 0.0
+    error = 0.0
+    taken = 0
+    for first in range(start, stop, size):
+        count = min(size, stop - first)
+        at = first * classes
+        xs, begin, ys, p = pointer(x), at, pointer(labels), first
+        if count < size:
+            for i in range(n):
+                inputs[i] = x[at + i] if i < count * classes else T(0)
+            for i in range(size):
+                targets[i] = labels[first + i] if i < count else ignored
+            xs, begin, ys, p = pointer(inputs), 0, pointer(targets), 0
+        product, reach = _worked_on(xs, begin, ys, p, classes, ignored, T(scale), results, pointer(ratios))
+        if (reach <= T(MODERATE)) & fits(scale):
+            if farthest(product) <= np.finfo(T).max:
+                _vector.store(logs, taken, product)
+                taken += step
+            else:
+                for q in range(0, size, step):
+                    _vector.store(logs, taken, load_short(ratios, q))
+                    taken += step
+            if taken + size > CHUNK:
+                total, error = compensated(total, error, sum_of_logarithms(logs, taken))
+                taken = 0
+        else:
+            load(logits, x, first, count, 1)
+            labelled = labels[first : first + count]
+            careful(
+                logits, labelled, ignored, weight, keep, None, high, low, part, wide, spare, parts, es, room, step + 2 * n, size,
+                distance, e, rest, factor, own, None, None,
+            )  # fmt: skip
+            derived(point, True, scale, w, k, rest, None, count, size, u, factor)
+            for i in range(count):
+                y = labelled[i]
+                for c in range(classes):
+                    number = es[c, i] if c != y else own[i]
+                    room[step + i * classes + c] = number * factor[i] if y != ignored else T(0)
+                total, error = compensated(total, error, u[i] if y != ignored else 0.0)
+        if count == size:
+            write(out, at, n, flows, joins, results)
+            joins = flows
+        else:
+            if joins:
+                finish(out, at, results)
+                joins = False
+            if out is not None:
+                copy(out[at:], room[step:], count * classes)
+    if joins:
+        finish(out, stop * classes, results)
+    if flows:
+        settle()
+    alive(memory)
+    total, error = compensated(total, error, sum_of_logarithms(logs, taken))
+    return closed(total, error)
