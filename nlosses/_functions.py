@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import _arrays, _memory, _validate
-from ._maps import identity
+from ._spec import identity
 
 
 class Function:

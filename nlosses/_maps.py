@@ -12,10 +12,6 @@ _sigmoid = _scalar.sigmoid
 _log_sigmoid = _scalar.log_sigmoid
 
 
-def identity(u):
-    return u, type(u)(1)
-
-
 # --- of each element: (x, unused) forward, (output y, upstream gradient g) backward ----------------------------------------
 
 

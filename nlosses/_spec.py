@@ -22,6 +22,11 @@ LEGACY = ("size_average", "reduce")
 COMMON = ("weight", *LEGACY, "reduction", "ignore_index", "label_smoothing")
 
 
+def identity(u):
+    """The point of a classwise loss that is the surprisal itself."""
+    return u, type(u)(1)
+
+
 @dataclass(frozen=True)
 class Interval:
     """A closed interval of real numbers; infinite ends mean that every real number is meant."""

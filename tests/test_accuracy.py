@@ -363,7 +363,7 @@ def test_bce_reduced(dtype):
 #: Rows and classes of one array of each driver: rows of more than 48 classes (24 in float64), or 128 (64) where labels alone
 #: count, and tiles for few classes and inner axes.
 SHAPES = {
-    "rows": [(28, 57), (12, 129), (10, 257), (2, 1000), (1, 5000)],
+    "rows": [(28, 57), (12, 129), (10, 257), (2, 1000), (1, 5000), (64, 9), (40, 16), (24, 33), (14, 64)],
     "tiles": [(160, 3), (64, 2), (40, 17), (24, 24), (14, 48), (2, 57, 8), (6, 5, 13), (3, 40, 8), (2, 3, 2, 9)],
     "images": [(1, 12, 64), (1, 3, 25, 24)],  # tiles whose classes each lie in one piece: a single one, and one after the other
 }
@@ -479,6 +479,20 @@ def test_ce_moderate_logits(dtype, driver, reach):
         assert_accurate(f"{shape} value", value, exact["value"], dtype)
         assert_accurate(f"{shape} gradient", grad, exact["grad"], dtype)
         assert_accurate(f"{shape} hessian_diag", ce.hessian_diag(x, y, reduction="none"), exact["hessian"], dtype)
+
+
+@pytest.mark.parametrize("reach", [np.inf, labels.MODERATE, 3])
+@pytest.mark.parametrize("classes", range(2, 9))
+def test_ce_sums_of_few_classes(dtype, classes, reach):
+    """Of these few logarithms are taken, of products of some rows."""
+    x = class_logits(dtype, (150, classes)).clip(-reach, reach)
+    y = labels_of(x, generator("sums", dtype, classes))
+    exact = exact_labels(x, y)
+    value, grad = ce.value_and_grad(x, y, reduction="sum")
+    assert_accurate("value", value, total(exact["value"]), dtype)
+    assert_accurate("gradient", grad, exact["grad"], dtype)
+    values = np.array([ce(x[i : i + 1], y[i : i + 1]) for i in range(len(x))])
+    assert_accurate("values", values, exact["value"], dtype)
 
 
 @pytest.mark.parametrize("driver", SHAPES)

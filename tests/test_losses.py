@@ -10,10 +10,11 @@ import numba
 import numpy as np
 import pytest
 from cases import SHAPES, cases, labelled, option_sets, sample
+from scipy import special
 
 import nlosses as nl
 from nlosses import losses as declared
-from nlosses._cpu import _threads, classwise, gather, label_rows, labels, rows, soft_rows, tiles
+from nlosses._cpu import _threads, classwise, columns, gather, label_rows, labels, rows, short_rows, soft_rows, tiles
 from nlosses._cpu._vector import has_tables
 from nlosses._verification import SHAPES as VERIFIED
 
@@ -499,7 +500,10 @@ def test_shapes_reach_every_driver(shapes):
     for itemsize in (4, 8):
         layouts = [(s[min(1, len(s) - 1)], int(np.prod(s[2:]))) for s in shapes["classwise"]]
         assert {classwise.driver_of(layout, itemsize, plain=False) for layout in layouts} == {rows, tiles}
-        assert {classwise.driver_of(layout, itemsize, plain=True) for layout in layouts} == {label_rows, labels}
+        of_labels = {label_rows, labels, short_rows} if has_tables() else {label_rows, labels}
+        assert {classwise.driver_of(layout, itemsize, plain=True) for layout in layouts} == of_labels
+        summed = {classwise.driver_of(layout, itemsize, plain=True, summed=True) for layout in layouts}
+        assert summed == of_labels | ({columns} if has_tables() else set())
         assert {classwise.driver_of(layout, itemsize, soft=True) for layout in layouts} == {soft_rows, tiles}
         assert {gather.are_few(layout, itemsize) for layout in layouts} == {has_tables(), False}
 
@@ -582,7 +586,7 @@ def test_smoothing_in_the_quick_way_and_in_the_careful_one(shape, smoothing, dty
 # --- threads -----------------------------------------------------------------------------------------------------------
 
 #: Of several blocks in every driver, but not enough to go to several threads by themselves.
-LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (140, 130), (2, 3, 3000)]}
+LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (2100, 12), (140, 130), (2, 3, 3000)]}
 
 
 def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):
@@ -601,6 +605,41 @@ def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):
                 parallel, same = loss.value_and_grad(x, t, **options)
             assert parallel == value, options
             np.testing.assert_array_equal(same, grad, str(options))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 8, 9, 15, 16, 17, 31, 33, 63, 100, 127])
+def test_class_indices_of_short_rows(classes, dtype, rng):
+    """Any number of rows, with ignored ones of anything, and large logits; beside the result nothing is written."""
+    weight = np.ones(classes)
+    weight[-1] = 2  # tells from what has no weights
+    for n in (1, 2, 7, 31, 33, 63, 64, 65, 127, 200, 2047, 2049, 9000):
+        x = rng.normal(size=(n, classes)).astype(dtype)
+        x[rng.random(n) < 0.001] *= 100
+        t = rng.integers(0, classes, n)
+        t[rng.random(n) < 0.2] = -1
+        x[(t == -1) & (rng.random(n) < 0.1)] = rng.choice([np.nan, np.inf, 1.0])
+        exact = x.astype(float)
+        kept, at = t != -1, np.arange(n)
+        exact[~kept] = 0
+        grad = special.softmax(exact, axis=1)
+        surprisal = -special.log_softmax(exact, axis=1)[at, t]
+        grad[at, t] = -np.where(np.arange(classes) == t[:, None], 0, grad).sum(axis=1)
+        eps = np.finfo(dtype).eps
+        gaps = np.finfo(float).eps * (exact.max() - exact.min())  # SciPy rounds them
+        for options in ({}, {"weight": weight.astype(dtype)}):
+            w = np.where(kept, weight[t] if options else 1, 0)
+            memory = np.full((n + 40) * classes, 7, dtype)
+            out = memory[20 * classes : -20 * classes].reshape(x.shape)
+            options |= {"ignore_index": -1, "reduction": "sum"}
+            value, _ = nl.cross_entropy.value_and_grad(x, t, **options, out=out)
+            np.testing.assert_allclose(value, (w * surprisal).sum(), rtol=8 * eps)
+            np.testing.assert_allclose(out, w[:, None] * grad, rtol=8 * eps + gaps, atol=np.finfo(dtype).tiny)
+            assert nl.cross_entropy(x, t, **options) == value
+            assert (memory[: 20 * classes] == 7).all()
+            assert (memory[-20 * classes :] == 7).all()
+            in_place = x.copy()
+            nl.cross_entropy.value_and_grad(in_place, t, **options, out=in_place)
+            np.testing.assert_array_equal(in_place, out)
 
 
 @pytest.mark.parametrize("classes", range(1, 12))

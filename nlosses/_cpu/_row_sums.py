@@ -110,5 +110,3 @@ def lay_out(classes, source, taken):
     for k in range(lanes):
         source[k] = T(k // width * classes + k % width) + rounder_of(source)
         taken[k] = T(k % width < classes)
-
-

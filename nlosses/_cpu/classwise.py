@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import prange, types
 
-from .._maps import identity
+from .._spec import identity
 from . import _threads, columns, label_rows, rows, short_rows, soft_rows, tiles
 from . import labels as of_labels
 from ._blocks import as_in, total_of, uncounted
@@ -36,15 +36,18 @@ def driver_of(
 ) -> Any:
     """The module of the driver for a layout of (classes, inner); `plain` is the gradient or value of class indices, which may
     be smoothed as if all classes had one weight, with an `even` share for each, and `soft` that of class probabilities without
-    weights.
+    weights.  `summed` is a plain sum of surprisals, of no weights and gradients upstream.
     """
     classes, inner = layout
     if soft and inner == 1 and classes * itemsize > FEW:
         return soft_rows
     if plain and inner == 1 and classes * itemsize > of_labels.FEW:
         return label_rows
-    if plain and even is None and inner == 1 and classes > 1 and has_tables():
-        return columns if summed and classes <= columns.MOST else short_rows
+    if plain and even is None and inner == 1 and has_tables():
+        if summed and 1 < classes <= columns.MOST:
+            return columns
+        if classes > short_rows.LEAST:
+            return short_rows
     modest = even is None or (classes > 1 and even * classes <= of_labels.MODEST)
     if plain and modest and (inner == 1 or classes <= of_labels.MOST_CLASSES):
         return of_labels

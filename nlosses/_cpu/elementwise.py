@@ -82,15 +82,16 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
             first = parameters[0]
         if parameters_taken > 1:
             second = parameters[1]
-        by_way = False
+        by_way = unreduced = False
         if out is not None:
             by_way = near(out, x)
+        if general > 0 and with_value:
+            unreduced = values.size > 0
         n_blocks = (x.size + BLOCK - 1) // BLOCK
         partial = np.empty(n_blocks)
         for b in prange(n_blocks):
             start = np.int64(b) * BLOCK
-            buffer = stack_buffer(x.dtype)
-            vs = stack_buffer(x.dtype)
+            buffer, v_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             p_room, r_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             w_room, u_room, q_room = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
             x_room, t_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
@@ -109,6 +110,9 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
                     copy(t_room, ts, n)
                     xs, ts = x_room, t_room
                 gs = destination(out, lo, hi, buffer, by_way | short)
+                vs = v_room
+                if general > 0 and with_value:
+                    vs = destination(values, lo, hi, v_room, short | (not unreduced))
                 if parameters_taken > 0:
                     ps = staged(first, lo, n, p_room, lo == start)
                 if parameters_taken > 1:
@@ -137,13 +141,10 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
                             leave(gs, i, product(take(us, i) * take(qs, i), product(take(ws, i), g)) * c)
                         else:
                             leave(gs, i, (g if weight is None else product(take(ws, i), g)) * c)
-                unreduced = False
-                if general > 0 and with_value:
-                    unreduced = values.size > 0
-                    if unreduced:
-                        copy(values[lo:hi], vs, n)
+                if general > 0 and with_value and unreduced and short:
+                    copy(values[lo:hi], v_room, n)
                 if with_value and not unreduced:
-                    total, error = add_chunk(total, error, vs, n)
+                    total, error = add_chunk(total, error, v_room, n)
                 if out is not None and (by_way | short):
                     copy(out[lo:hi], buffer, n)
             partial[b] = closed(total, error)

@@ -48,6 +48,8 @@ from ._vector import (
 from .labels import CACHED, FINISH, MODERATE, careful, derived, factors, per_block, quotients  # noqa: F401
 from .tiles import load
 
+#: Up to this many classes tiles are as quick.
+LEAST = 4
 #: Bytes of exponentials at a time, which stay in the first cache beside what is read and written.
 ROOM = 16384
 
@@ -137,10 +139,10 @@ def waiting(out, waits, first, n, flows, finish, tile, factor, rows, classes):
     """
     target, step = pointer(out), short_lanes_of(out)
     begin, stop = lines(target, first, n) if flows else (0, n - n % step)
-    return (
-        target, first, begin if waits else 0, stop if waits else 0, n if waits else 0, flows, finish, tile, factor, rows, classes,
-        step // classes, step % classes,
-    )  # fmt: skip
+    if not waits:
+        begin = stop = n = 0
+    further, more = step // classes, step % classes
+    return target, first, begin, stop, n, flows, finish, tile, factor, rows, classes, further, more
 
 
 @optional
@@ -162,15 +164,17 @@ def written(before, state, k):
             stream(target, first + begin + k, results)
         else:
             _vector.store(target, first + begin + k, results)
-    c += more
-    beyond = c >= classes
-    return row + further + beyond, c - (classes if beyond else 0)
+        c += more
+        beyond = c >= classes
+        row += further + beyond
+        c -= classes if beyond else 0
+    return row, c
 
 
 @optional
 def write_rest(before, state, k):
     """Write the whole vectors from the one on that is k elements after the first, and what follows them."""
-    target, first, begin, stop, n, _, finish, tile, factor, rows, classes, _, _ = before
+    target, first, begin, stop, n, _, finish, tile, factor, rows, _, _, _ = before
     for i in range(k, stop - begin, short_lanes_of(tile)):
         state = written(before, state, i)
     row, c = state
@@ -201,7 +205,7 @@ def block(
     now = 0
     waits = False
     # As in `labels`.
-    y, rest, factor, own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+    rest, factor, own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
     distance, high, low, e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     n, part, wide, spare = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE), stack_buffer(WIDE)
@@ -224,6 +228,8 @@ def block(
         count = min(lanes, stop - first)
         ys = labels[first : first + count]
         at = first * classes
+        for p in range(first + lanes, first + 2 * lanes, LINE // labels.itemsize):
+            prefetch(pointer(labels), p)
         tile, old = pointer(tiles[now:]), tiles[apart - now :]
         before = waiting(
             out, waits, at - size, size, flows, finish, pointer(old), pointer(old[size + margin :]), pointer(rows), classes
@@ -242,8 +248,8 @@ def block(
         if not (fit | (moderate & (out is None))):
             load(logits, x, first, count, 1)
             careful(
-                logits, ys, ignored, weight, keep, None, high, low, part, wide, spare, n, es, tiles, 2 * apart + size, lanes, distance, e,
-                rest, factor, own, None, None,
+                logits, ys, ignored, weight, keep, None, high, low, part, wide, spare, n, es, tiles, 2 * apart + size, lanes,
+                distance, e, rest, factor, own, None, None,
             )  # fmt: skip
             join(es, tiles[now:][: count * classes], count)
             unread = spare if moderate else u  # the values are there already, and the same without a gradient

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from .. import _arrays, _validate
-from .._maps import CLASSWISE, ELEMENTWISE, identity
+from .._maps import CLASSWISE, ELEMENTWISE
+from .._spec import identity
 from . import arrays, classwise
 from . import elementwise as losses
 from ._backend import Kernel, build, cuda
