@@ -44,7 +44,7 @@ def test_large_results_have_the_bits_of_small_ones(loss, dtype, shift, rng):
             np.testing.assert_array_equal(loss.value_and_grad(same, t, reduction="sum", out=same)[1], out)
 
 
-@pytest.mark.parametrize("classes", [2, 7, 11, 100, 128, 1000, 16_384])
+@pytest.mark.parametrize("classes", [2, 7, 11, 100, 200, 1000, 16_384])
 def test_rows_that_are_ignored_or_large_among_those_that_flow(classes, rng):
     """Lines that two rows share, where one of them is written in another way or not at all."""
     n = ROWS // 4 // classes + 300
@@ -54,7 +54,7 @@ def test_rows_that_are_ignored_or_large_among_those_that_flow(classes, rng):
     t[rng.random(n) < 0.1] = -100
     t[[0, 1, n - 2, n - 1]] = -100, 1, classes - 1, -100
     length = n // 5 + 1
-    if classes < 128:  # large logits in a group of rows make others less moderate: groups stay together
+    if classes <= 200:  # large logits in a group of rows make others less moderate: groups stay together
         length += -length % GROUPS
     pieces = [slice(i, i + length) for i in range(0, n, length)]
     expected = [nl.cross_entropy.value_and_grad(x[piece], t[piece], reduction="sum") for piece in pieces]

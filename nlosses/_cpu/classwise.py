@@ -41,13 +41,13 @@ def driver_of(
     classes, inner = layout
     if soft and inner == 1 and classes * itemsize > FEW:
         return soft_rows
-    if plain and inner == 1 and classes * itemsize > of_labels.FEW:
-        return label_rows
     if plain and even is None and inner == 1 and has_tables():
         if summed and 1 < classes <= columns.MOST:
             return columns
-        if classes > short_rows.LEAST:
+        if classes > short_rows.LEAST and classes * itemsize <= short_rows.MOST:
             return short_rows
+    if plain and inner == 1 and classes * itemsize > of_labels.FEW:
+        return label_rows
     modest = even is None or (classes > 1 and even * classes <= of_labels.MODEST)
     if plain and modest and (inner == 1 or classes <= of_labels.MOST_CLASSES):
         return of_labels

@@ -48,8 +48,8 @@ from ._vector import (
 from .labels import CACHED, FINISH, MODERATE, careful, derived, factors, per_block, quotients  # noqa: F401
 from .tiles import load
 
-#: Up to this many classes tiles are as quick.
-LEAST = 4
+#: Up to this many classes tiles are as quick; of more bytes of classes it is quicker to go row by row.
+LEAST, MOST = 4, 800
 #: Bytes of exponentials at a time, which stay in the first cache beside what is read and written.
 ROOM = 16384
 
@@ -58,7 +58,7 @@ ROOM = 16384
 def rows_of(lanes, classes, x):
     """Rows at a time: a part of the lanes of a tile, and a whole number of vectors."""
     n = lanes
-    while (n > lanes_of(x)) & (n * classes * x.itemsize > ROOM):
+    while (n > short_lanes_of(x)) & (n * classes * x.itemsize > ROOM):
         n //= 2
     return n
 
