@@ -139,7 +139,7 @@ def arguments(loss: Loss[Any], dtype: str) -> Iterator[tuple[np.ndarray, np.ndar
             x, t = (np.full(size, np.clip(0.5, kind.low, kind.high), dtype) for kind in (spec.input, spec.target))
             yield x, t
         else:
-            for classes in (10, 100):
+            for classes in (3, 10, 1000):
                 rows = size if spec.log_probabilities else -(-size // classes)  # what the number of threads depends on
                 yield np.zeros((rows, classes), dtype), np.zeros(rows, np.int64)
     if spec.family == "classwise":

@@ -86,10 +86,16 @@ def _of_classes(classes: int, c: int = 0) -> tuple[Callable[..., Any], ...]:
 def _group_of(classes: int) -> Callable[..., Any]:
     """The kernel of a few vectors of rows of so many classes.
 
-    Their gradients, `k` times those of the losses, go to `results`, and o / e to `ratios`.  Returned are the product of all
-    1 + o / e, less 1, and the largest magnitude of a logit.
+    Their gradients, `k` times those of the losses, go to `results`, if there is a k, and o / e to `ratios`.  Returned are the
+    product of all 1 + o / e, less 1, and the largest magnitude of a logit.
     """
     loaded, reach_of, exponentials, sums, results_of, stored = _of_classes(classes)
+
+    def write_gradients(k, es, label, ignored, o, reciprocal, results, at):
+        factor = where_other(label, ignored, reciprocal * k, type(k)(0))
+        stored(rows(results_of(es, label, factor, type(k)(0) - o * factor)), results, at)
+
+    gradients = optional(write_gradients)
 
     def group(x, at, ys, p, n, ignored, k, results, ratios):
         zero = filled_short(x, 0.0)
@@ -106,8 +112,7 @@ def _group_of(classes: int) -> Callable[..., Any]:
             z = o + e
             reciprocal = one / (z * e)  # one division for both quotients
             ratio = where_other(label, ignored, o * (z * reciprocal), zero)
-            factor = where_other(label, ignored, e * reciprocal * k, zero)
-            stored(rows(results_of(es, label, factor, zero - o * factor)), results, q * classes)
+            gradients(k, es, label, ignored, o, e * reciprocal, results, q * classes)
             _vector.store(ratios, q, ratio)
             product = joined(product, ratio)
         return product, farthest(reach)
@@ -131,6 +136,12 @@ def _groups(classes: int = 2) -> Callable[..., Any]:
 
 
 _worked_on = _groups()
+
+
+@optional
+def slope_of(out, scale):
+    """The factor of the gradient in the precision of the output."""
+    return out.dtype.type(scale)
 
 
 @optional
@@ -188,6 +199,7 @@ def block(
     rest, factor, own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     distance, high, low, e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     parts, part, wide, spare = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE), stack_buffer(WIDE)
+    fit = fits(scale)
     flows = joins = False
     if out is not None:
         flows = streams(out, x, ROWS)
@@ -204,8 +216,9 @@ def block(
             for i in range(size):
                 targets[i] = labels[first + i] if i < count else ignored
             xs, begin, ys, p = pointer(inputs), 0, pointer(targets), 0
-        product, reach = _worked_on(xs, begin, ys, p, classes, ignored, T(scale), results, pointer(ratios))
-        if (reach <= T(MODERATE)) & fits(scale):
+        product, reach = _worked_on(xs, begin, ys, p, classes, ignored, slope_of(out, scale), results, pointer(ratios))
+        moderate = reach <= T(MODERATE)
+        if moderate:
             if farthest(product) <= np.finfo(T).max:
                 _vector.store(logs, taken, product)
                 taken += step
@@ -216,7 +229,7 @@ def block(
             if taken + size > CHUNK:
                 total, error = compensated(total, error, sum_of_logarithms(logs, taken))
                 taken = 0
-        else:
+        if not (moderate & (fit | (out is None))):
             load(logits, x, first, count, 1)
             labelled = labels[first : first + count]
             careful(
@@ -229,7 +242,8 @@ def block(
                 for c in range(classes):
                     number = es[c, i] if c != y else own[i]
                     room[step + i * classes + c] = number * factor[i] if y != ignored else T(0)
-                total, error = compensated(total, error, u[i] if y != ignored else 0.0)
+                if not moderate:  # else the value is there already, and the same without a gradient
+                    total, error = compensated(total, error, u[i] if y != ignored else 0.0)
         if count == size:
             write(out, at, n, flows, joins, results)
             joins = flows
