@@ -360,8 +360,8 @@ def test_bce_reduced(dtype):
 
 # --- cross entropy ----------------------------------------------------------------------------------------------------
 
-#: Rows and classes of one array of each driver: rows of more than 48 classes (24 in float64), or 128 (64) where labels alone
-#: count, and tiles for few classes and inner axes.
+#: Rows and classes of arrays of each driver: rows of more than 48 classes (24 in float64), or of labels alone more than 200
+#: (100) or 127 (63) where there are no tables; shorter ones; and tiles for few classes and inner axes.
 SHAPES = {
     "rows": [(28, 57), (12, 129), (9, 200), (10, 257), (2, 1000), (1, 5000), (64, 9), (40, 16), (24, 33), (14, 100)],
     "tiles": [(160, 3), (64, 2), (40, 17), (24, 24), (14, 48), (2, 57, 8), (6, 5, 13), (3, 40, 8), (2, 3, 2, 9)],

@@ -41,7 +41,7 @@ from .tiles import BLOCK, INDEX, load
 
 #: Up to this many classes rows are quicker as columns than as they lie.
 MOST = 8
-#: Vectors of positions whose losses are one product.
+#: Vectors of positions whose losses are one product; `BLOCK` and `CHUNK` are whole numbers of groups.
 GROUP = 4
 #: Bytes that are fetched ahead.
 AHEAD = 4096
@@ -194,7 +194,7 @@ def block(
     logits, es = room[step + n :][:n].reshape((classes, size)), room[step + 2 * n :][:n].reshape((classes, size))
     inputs, targets = room[step + 3 * n :], stack_buffer(INDEX)
     ratios, logs = stack_buffer(x.dtype), stack_buffer(x.dtype)
-    # For large logits, as in `labels`.
+    # For large logits, or a factor that does not fit, as in `labels`.
     u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
     rest, factor, own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     distance, high, low, e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)

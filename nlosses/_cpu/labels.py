@@ -277,7 +277,10 @@ def careful(
     logits, ys, ignored, weight, keep, even, high, low, part, wide, scratch, n, es, tiles, room, stride, distance, e, rest,
     factor, own, wholes, shift,
 ):  # fmt: skip
-    """As `sums`, of exponentials as `tiles` has them, less the largest logit, and with the distance from it to the label's."""
+    """As `sums`, of exponentials as `tiles` has them, less the largest logit, and with the distance from it to the label's.
+
+    These exponentials are in `es`, and in `tiles` too, which may be the same.
+    """
     T = logits.dtype.type
     classes, lanes = logits.shape
     bounds(logits, high, low)
@@ -306,6 +309,18 @@ def careful(
         else:
             shift[p] += product(np.float64(keep), np.float64(distance[p]))
             rest[p] = log1p(rest[p])
+
+
+@inlined
+def summed(total, error, u, count, values, first):
+    """A compensated sum with the values of a tile, which go to `values` too, if there is room."""
+    tile_sum = 0.0
+    for p in range(count):
+        tile_sum = add(tile_sum, u[p])
+    if values.size > 0:
+        for p in range(count):
+            values[first + p] = values.dtype.type(u[p])
+    return compensated(total, error, tile_sum)
 
 
 @jitable
@@ -391,13 +406,7 @@ def block(
             copy(tiles[room + classes * stride :], factor, lanes)
         if skipped > 0:
             clear_ignored(ys, ignored, pointer(tiles), room, stride, classes, lanes, y, u)
-        tile_sum = 0.0
-        for p in range(count):
-            tile_sum = add(tile_sum, u[p])
-        total, error = compensated(total, error, tile_sum)
-        if values.size > 0:
-            for p in range(count):
-                values[first + p] = T(u[p])
+        total, error = summed(total, error, u, count, values, first)
         if out is not None:
             if not pieces:
                 write_all(finish, pointer(tiles), 0, (classes, lanes, lanes, lanes), pointer(tiles), 0, False, False)

@@ -12,11 +12,9 @@ from . import _vector
 from ._blocks import (
     LINE,
     WIDE,
-    add,
     aligned,
     alive,
     closed,
-    compensated,
     copy,
     rounder_of,
     stack_buffer,
@@ -45,17 +43,18 @@ from ._vector import (
     stream,
     unknown_zero,
 )
-from .labels import CACHED, FINISH, MODERATE, careful, derived, factors, per_block, quotients  # noqa: F401
+from .labels import CACHED, FINISH, MODERATE, careful, derived, factors, per_block, quotients, summed  # noqa: F401
 from .tiles import load
 
-#: Up to this many classes tiles are as quick; of more bytes of classes it is quicker to go row by row.
+#: Up to this many classes tiles are as quick; of more bytes of classes it is quicker to go row by row.  `CHUNK` has room for
+#: twice as many classes.
 LEAST, MOST = 4, 800
 #: Bytes of exponentials at a time, which stay in the first cache beside what is read and written.
 ROOM = 16384
 
 
 @inlined
-def rows_of(lanes, classes, x):
+def tile_rows(lanes, classes, x):
     """Rows at a time: a part of the lanes of a tile, and a whole number of vectors."""
     n = lanes
     while (n > short_lanes_of(x)) & (n * classes * x.itemsize > ROOM):
@@ -194,7 +193,7 @@ def block(
 ):  # fmt: skip
     """Work on the positions start to stop, and return the sum of their values."""
     T = x.dtype.type
-    lanes = rows_of(lanes, classes, x)
+    lanes = tile_rows(lanes, classes, x)
     size, margin = lanes * classes, BYTES // x.itemsize
     # Two tiles in turn, each with its factors, and room for large logits.
     memory = aligned(2 * (size + lanes + 2 * margin) + 2 * size, x)
@@ -263,13 +262,7 @@ def block(
             copy(tiles[now + size + margin :], factor, lanes)
             waits = True
             now = apart - now
-        tile_sum = 0.0
-        for p in range(count):
-            tile_sum = add(tile_sum, u[p])
-        total, error = compensated(total, error, tile_sum)
-        if values.size > 0:
-            for p in range(count):
-                values[first + p] = T(u[p])
+        total, error = summed(total, error, u, count, values, first)
     old = tiles[apart - now :]
     before = waiting(
         out, waits, at, count * classes, flows, finish, pointer(old), pointer(old[size + margin :]), pointer(rows), classes,
