@@ -500,10 +500,11 @@ def test_shapes_reach_every_driver(shapes):
     for itemsize in (4, 8):
         layouts = [(s[min(1, len(s) - 1)], int(np.prod(s[2:]))) for s in shapes["classwise"]]
         assert {classwise.driver_of(layout, itemsize, plain=False) for layout in layouts} == {rows, tiles}
-        of_labels = {label_rows, labels, short_rows} if has_tables() else {label_rows, labels}
-        assert {classwise.driver_of(layout, itemsize, plain=True) for layout in layouts} == of_labels
-        summed = {classwise.driver_of(layout, itemsize, plain=True, summed=True) for layout in layouts}
-        assert summed == of_labels | ({columns} if has_tables() else set())
+        of_labels = {label_rows, labels}
+        by_tables = ({short_rows}, {columns}) if has_tables() else (set(), set())
+        for summed, further in zip((False, True), by_tables, strict=True):
+            reached = {classwise.driver_of(layout, itemsize, plain=True, summed=summed) for layout in layouts}
+            assert reached == of_labels | further
         assert {classwise.driver_of(layout, itemsize, soft=True) for layout in layouts} == {soft_rows, tiles}
         assert {gather.are_few(layout, itemsize) for layout in layouts} == {has_tables(), False}
 
