@@ -17,6 +17,9 @@ from ._blocks import rounder_of
 from ._jit import inlined, overloaded
 from ._vector import SHORT, choice, load_part, load_short, permuted, short_lanes_of
 
+#: Rows have more classes than this: of so few tiles are as quick.
+LEAST = 4
+
 
 def _halved(groups: int) -> Any:
     """Of two vectors with so many groups of lanes: one that has the groups of both, half as wide, with sums of their halves."""
@@ -73,7 +76,7 @@ def _tree(groups: int, vectors: int) -> Callable[..., Any]:
 def _trees(lanes: int, groups: int = 1) -> Callable[..., Any]:
     """The sums of as many rows as a vector has lanes, in so many groups or, of fewer classes, more."""
     tree, width = _tree(groups, lanes // groups), lanes // groups
-    if width == 2:
+    if width // 2 <= LEAST:
         return tree
     narrower = _trees(lanes, 2 * groups)
 
@@ -104,7 +107,7 @@ def lay_out(classes, source, taken):
     """
     T = source.dtype.type
     lanes = short_lanes_of(source)
-    width = 2
+    width = 2 * LEAST
     while width < classes:
         width *= 2
     for k in range(lanes):

@@ -14,6 +14,7 @@ from . import _threads, columns, label_rows, rows, short_rows, soft_rows, tiles
 from . import labels as of_labels
 from ._blocks import as_in, total_of, uncounted
 from ._jit import array, build, name_of
+from ._row_sums import LEAST
 from ._vector import has_tables
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row.
@@ -44,7 +45,7 @@ def driver_of(
     if plain and even is None and inner == 1 and has_tables():
         if summed and 1 < classes <= columns.MOST:
             return columns
-        if classes > short_rows.LEAST and classes * itemsize <= short_rows.MOST:
+        if classes > LEAST and classes * itemsize <= short_rows.MOST:
             return short_rows
     if plain and inner == 1 and classes * itemsize > of_labels.FEW:
         return label_rows

@@ -1,6 +1,6 @@
 """Classwise driver for class indices and rows of not too many classes: value and gradient, without smoothing.
 
-As `labels`, which sees, but some rows at a time stay as they lie: exponentials and results are those of any piece of memory,
+As `labels` has it, but rows stay as they lie, some at a time: exponentials and results are those of any piece of memory,
 whatever row an element belongs to.  Between the two the label's exponential of each row is put aside, `_row_sums` adds the
 others, and what the label's result will be made of takes its place.  The element k of a piece finds the factor of its row in a
 vector of factors, by a table of k // classes.  For machines that have tables.
@@ -9,17 +9,7 @@ vector of factors, by a table of k // classes.  For machines that have tables.
 from __future__ import annotations
 
 from . import _vector
-from ._blocks import (
-    LINE,
-    WIDE,
-    aligned,
-    alive,
-    closed,
-    copy,
-    rounder_of,
-    stack_buffer,
-    uncounted,
-)
+from ._blocks import LINE, WIDE, aligned, alive, closed, copy, rounder_of, stack_buffer, uncounted
 from ._jit import inlined, optional
 from ._row_sums import lay_out, row_sums
 from ._scalar import exp_kept, log1p_all
@@ -46,9 +36,8 @@ from ._vector import (
 from .labels import CACHED, FINISH, MODERATE, careful, derived, factors, per_block, quotients, summed  # noqa: F401
 from .tiles import load
 
-#: Up to this many classes tiles are as quick; of more bytes of classes it is quicker to go row by row.  `CHUNK` has room for
-#: twice as many classes.
-LEAST, MOST = 4, 800
+#: Bytes of classes from which on it is quicker to go row by row; `CHUNK` has room for twice as many classes.
+MOST = 800
 #: Bytes of exponentials at a time, which stay in the first cache beside what is read and written.
 ROOM = 16384
 
