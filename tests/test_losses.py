@@ -587,7 +587,7 @@ def test_smoothing_in_the_quick_way_and_in_the_careful_one(shape, smoothing, dty
 # --- threads -----------------------------------------------------------------------------------------------------------
 
 #: Of several blocks in every driver, but not enough to go to several threads by themselves.
-LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (2100, 12), (140, 210), (2, 3, 3000)]}
+LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (2100, 9), (90, 210), (2, 3, 3000)]}
 
 
 def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):
@@ -608,8 +608,7 @@ def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):
             np.testing.assert_array_equal(same, grad, str(options))
 
 
-@pytest.mark.parametrize("classes", [2, 3, 5, 8, 9, 15, 16, 17, 31, 33, 63, 100, 101, 200, 201])
-@pytest.mark.parametrize("tables", [True, False])
+@pytest.mark.parametrize(("classes", "tables"), [*((c, True) for c in (2, 3, 5, 8, 9, 16, 17, 33, 100, 200)), (17, False)])
 def test_class_indices_of_short_rows(classes, tables, dtype, rng, monkeypatch):
     """Any number of rows, with ignored ones of anything, and large logits; beside the result nothing is written."""
     if not tables:
@@ -618,7 +617,7 @@ def test_class_indices_of_short_rows(classes, tables, dtype, rng, monkeypatch):
         pytest.skip("of machines without tables all go another way")
     weight = np.ones(classes)
     weight[-1] = 2  # tells from what has no weights
-    for n in (1, 2, 7, 31, 33, 63, 64, 65, 127, 200, 2047, 2049, 9000):
+    for n in (1, 7, 31, 33, 64, 65, 200, 2049, 4100):
         x = rng.normal(size=(n, classes)).astype(dtype)
         x[rng.random(n) < 0.001] *= 100
         t = rng.integers(0, classes, n)

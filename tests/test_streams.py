@@ -16,13 +16,16 @@ GROUPS = 2048
 #: Images whose classes begin at different places in their lines, and rows of many classes and of few.
 SHAPES = {
     "elementwise": [(13, 171_111)],
-    "classwise": [(7, 21, 123, 121), (5, 3, 380, 371), (6351, 1001), (210_000, 10), (700_001, 9), (2_100_011, 3)],
+    "classwise": [(7, 21, 123, 121), (5, 3, 380, 371), (6351, 1001), (210_000, 10)],
 }
+#: The same of logits, whose rows flow when they are more.
+LOGITS = [(700_001, 9), (2_100_011, 3)]
 
 
 @pytest.mark.parametrize("shift", [0, 16, 36])
 def test_large_results_have_the_bits_of_small_ones(loss, dtype, shift, rng):
-    for shape in SHAPES[loss.spec.family]:
+    logits = loss.spec.family == "classwise" and not loss.spec.log_probabilities
+    for shape in SHAPES[loss.spec.family] + LOGITS * logits:
         x, t = sample(loss, shape, dtype, rng)
         least = ROWS if x.nbytes >= ROWS and len(shape) == 2 else IMAGES
         assert x.nbytes >= least
@@ -44,7 +47,7 @@ def test_large_results_have_the_bits_of_small_ones(loss, dtype, shift, rng):
             np.testing.assert_array_equal(loss.value_and_grad(same, t, reduction="sum", out=same)[1], out)
 
 
-@pytest.mark.parametrize("classes", [2, 7, 11, 100, 200, 1000, 16_384])
+@pytest.mark.parametrize("classes", [2, 11, 200, 1000, 16_384])
 def test_rows_that_are_ignored_or_large_among_those_that_flow(classes, rng):
     """Lines that two rows share, where one of them is written in another way or not at all."""
     n = ROWS // 4 // classes + 300
