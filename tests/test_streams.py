@@ -14,10 +14,7 @@ BESIDE = 192
 #: Rows that are a whole number of groups in every driver.
 GROUPS = 2048
 #: Images whose classes begin at different places in their lines, and rows of many classes and of few.
-SHAPES = {
-    "elementwise": [(13, 171_111)],
-    "classwise": [(7, 21, 123, 121), (5, 3, 380, 371), (6351, 1001), (210_000, 10)],
-}
+SHAPES = {"elementwise": [(13, 171_111)], "classwise": [(7, 21, 123, 121), (5, 3, 380, 371), (6351, 1001), (210_000, 10)]}
 #: The same of logits, whose rows flow when they are more.
 LOGITS = [(700_001, 9), (2_100_011, 3)]
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llvmlite import ir
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-
-def _shuffled(builder: Any, a: Any, b: Any, lanes: Sequence[int]) -> Any:
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
+from ._vector import shuffled
 
 
 def _gathered(builder: Any, parts: Sequence[Any], places: Sequence[tuple[int, int]]) -> Any:
@@ -21,7 +18,7 @@ def _gathered(builder: Any, parts: Sequence[Any], places: Sequence[tuple[int, in
         lanes = [
             own if i == 1 and where == 0 else len(places) + own if where == i else p for p, (where, own) in enumerate(places)
         ]
-        result = _shuffled(builder, result, part, lanes)
+        result = shuffled(builder, result, part, lanes)
     return result
 
 
@@ -32,7 +29,7 @@ def columns_of(builder: Any, rows: list[Any]) -> list[Any]:
         return rows
     if classes % 2 == 0:
         pairs = list(zip(rows[::2], rows[1::2], strict=True))
-        halves = [[_shuffled(builder, a, b, range(odd, 2 * lanes, 2)) for a, b in pairs] for odd in (0, 1)]
+        halves = [[shuffled(builder, a, b, range(odd, 2 * lanes, 2)) for a, b in pairs] for odd in (0, 1)]
         found = [columns_of(builder, half) for half in halves]
         return [column for pair in zip(*found, strict=True) for column in pair]
     return [_gathered(builder, rows, [divmod(p * classes + c, lanes) for p in range(lanes)]) for c in range(classes)]
@@ -46,7 +43,7 @@ def rows_of(builder: Any, columns: list[Any]) -> list[Any]:
     if classes % 2 == 0:
         pairs = zip(rows_of(builder, columns[::2]), rows_of(builder, columns[1::2]), strict=True)
         orders = [[k // 2 + k % 2 * lanes for k in range(first, first + lanes)] for first in (0, lanes)]
-        return [_shuffled(builder, a, b, order) for a, b in pairs for order in orders]
+        return [shuffled(builder, a, b, order) for a, b in pairs for order in orders]
     return [
         _gathered(builder, columns, [divmod(k, classes)[::-1] for k in range(first, first + lanes)])
         for first in range(0, classes * lanes, lanes)

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from ._blocks import rounder_of
 from ._jit import inlined, overloaded
-from ._vector import SHORT, choice, load_part, load_short, permuted, short_lanes_of
+from ._vector import SHORT, choice, load_part, load_short, permuted, short_lanes_of, shuffled
 
 #: Rows have more classes than this: of so few tiles are as quick.
 LEAST = 4
@@ -29,13 +28,10 @@ def _halved(groups: int) -> Any:
         width = a.lanes // groups
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            i32 = ir.IntType(32)
-            halves = []
-            for first in (0, width // 2):
-                lanes = [first + g * width + k for g in range(2 * groups) for k in range(width // 2)]
-                mask = ir.Constant(ir.VectorType(i32, a.lanes), lanes)
-                halves.append(builder.shuffle_vector(*args, mask))
-            return builder.fadd(*halves)
+            x, y = args
+            lower = [g * width + k for g in range(2 * groups) for k in range(width // 2)]
+            upper = [k + width // 2 for k in lower]
+            return builder.fadd(shuffled(builder, x, y, lower), shuffled(builder, x, y, upper))
 
         return a(a, b), generate
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -11,6 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ._jit import inlined, jitable
+from ._vector import shuffled
 
 #: Bytes within which every vector unit shuffles at no extra cost.
 LANE = 16
@@ -77,24 +79,21 @@ def _block(height: int, width: int) -> Any:
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             read, at, step, written, to, stride = args
-            number, i32 = context.get_value_type(source.dtype), ir.IntType(32)
+            number, shuffle = context.get_value_type(source.dtype), partial(shuffled, builder)
 
             def row(kind: Any, array: Any, first: Any, step: Any, i: int, length: int) -> Any:
                 data = cgutils.create_struct_proxy(kind)(context, builder, array).data
                 place = builder.gep(data, [builder.add(first, builder.mul(step, step.type(i)))])
                 return builder.bitcast(place, ir.VectorType(number, length).as_pointer())
 
-            def shuffled(a: Any, b: Any, mask: Sequence[int]) -> Any:
-                return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(i32, len(mask)), list(mask)))
-
             rows = [builder.load(row(source, read, at, step, i, width), align=bits // 8) for i in range(height)]
             if height > side:  # one square below the other: beside each other
-                rows = [shuffled(a, b, range(height)) for a, b in zip(rows[:side], rows[side:], strict=True)]
-            found = dict(zip(numbers(side, lane), columns(rows, lane, shuffled, max(height, width) // side), strict=True))
+                rows = [shuffle(a, b, range(height)) for a, b in zip(rows[:side], rows[side:], strict=True)]
+            found = dict(zip(numbers(side, lane), columns(rows, lane, shuffle, max(height, width) // side), strict=True))
             for j in range(width):
                 column = found[j % side]
                 if width > side:
-                    column = shuffled(column, column, range(j // side * side, j // side * side + side))
+                    column = shuffle(column, column, range(j // side * side, j // side * side + side))
                 builder.store(column, row(target, written, to, stride, j, height), align=bits // 8)
             return context.get_dummy_value()
 

@@ -8,6 +8,7 @@ any machine, and splits them into its registers.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -55,6 +56,11 @@ def _broadcast(context: Any, builder: Any, kind: Any, value: Any, vector: Vector
     empty = ir.Constant(context.get_value_type(vector), ir.Undefined)
     one = builder.insert_element(empty, context.cast(builder, value, kind, vector.dtype), i32(0))
     return builder.shuffle_vector(one, empty, ir.Constant(ir.VectorType(i32, vector.lanes), None))
+
+
+def shuffled(builder: Any, a: Any, b: Any, lanes: Sequence[int]) -> Any:
+    """LLVM's vector of these lanes of two vectors, which are counted through."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), list(lanes)))
 
 
 def _elementwise(make: Any, dtype: Any = None) -> Any:

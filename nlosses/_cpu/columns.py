@@ -36,6 +36,7 @@ from ._vector import (
     where_other,
 )
 from .labels import FINISH, MODERATE, careful, derived, fits  # noqa: F401  a driver has what to make of the sums
+from .labels import per_block as per_block_of_labels
 from .sums import joined, sum_of_logarithms
 from .tiles import BLOCK, INDEX, load
 
@@ -176,7 +177,7 @@ def finish(out, to, results):
 @jitable
 def per_block(positions, classes, lanes):
     """Positions of one unit of parallel work: whole groups."""
-    return max(BLOCK, min(positions // 64, 8 * BLOCK) // BLOCK * BLOCK)
+    return per_block_of_labels(positions, classes, BLOCK)
 
 
 @inlined
