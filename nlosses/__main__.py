@@ -114,8 +114,10 @@ def warm(names: list[str], dtypes: list[str]) -> int:
         print("There is no folder for the cache that can be written: set NUMBA_CACHE_DIR to one.", file=sys.stderr)
         return FAILED
     before, start = count(folder), perf_counter()
+    work: list[Job] = [("threads", import_module("._cpu._shares", __package__).launcher)]
+    work += [job for name, dtype in product(names, dtypes) for job in jobs(LOSSES[name], dtype)]
     try:
-        for _, call in shown([job for name, dtype in product(names, dtypes) for job in jobs(LOSSES[name], dtype)]):
+        for _, call in shown(work):
             call()
     except KeyboardInterrupt:
         print("Interrupted: what was compiled until then stays in the cache.", file=sys.stderr)
@@ -125,24 +127,20 @@ def warm(names: list[str], dtypes: list[str]) -> int:
 
 
 def jobs(loss: Loss[Any], dtype: str) -> Iterator[Job]:
-    """The calls that users begin with, each small and large, which are two kernels."""
+    """The calls that users begin with."""
     for (x, t), method, reduction in product(arguments(loss, dtype), (loss, loss.value_and_grad), ("mean", "none")):
         yield f"{loss.__name__} {dtype}", partial(method, x, t, reduction=reduction)
 
 
 def arguments(loss: Loss[Any], dtype: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Inputs and targets for all kernels of the first calls."""
-    threads = import_module("._cpu._threads", __package__)
-    large, spec = threads.SERIAL_BELOW.get(threads.layer(), threads.SMALL), loss.spec
-    for size in (1, large):
-        if spec.family == "elementwise":
-            x, t = (np.full(size, np.clip(0.5, kind.low, kind.high), dtype) for kind in (spec.input, spec.target))
-            yield x, t
-        else:
-            for classes in (3, 10, 1000):
-                rows = size if spec.log_probabilities else -(-size // classes)  # what the number of threads depends on
-                yield np.zeros((rows, classes), dtype), np.zeros(rows, np.int64)
-    if spec.family == "classwise":
+    spec = loss.spec
+    if spec.family == "elementwise":
+        x, t = (np.full(1, np.clip(0.5, kind.low, kind.high), dtype) for kind in (spec.input, spec.target))
+        yield x, t
+    else:
+        for classes in (3, 10, 1000):
+            yield np.zeros((1, classes), dtype), np.zeros(1, np.int64)
         yield np.zeros((2, 3, 8, 8), dtype), np.zeros((2, 8, 8), np.int64)
 
 

@@ -166,13 +166,27 @@ def _is_number(value: Any) -> bool:
 
 
 def build(
-    make: Callable[..., Callable[..., Any]],
-    name: str,
-    cells: dict[str, Any],
-    signature: tuple[types.Type, ...],
-    parallel: bool = False,
+    make: Callable[..., Callable[..., Any]], name: str, cells: dict[str, Any], signature: tuple[types.Type, ...]
 ) -> Callable[..., Any]:
     """Compile, or load from the disk cache, the kernel that ``make(**cells, stamp=...)`` returns, for one signature."""
+    dispatcher = _compiled(make, name, cells, signature, False)
+    if CHECKED:
+        dispatcher.disable_compile()  # an unexpected type is an error, not a second compilation
+        return dispatcher
+    return dispatcher.get_overload(signature)
+
+
+def address_of(make: Callable[..., Callable[..., Any]], name: str, signature: tuple[types.Type, ...]) -> int:
+    """The same of a kernel that runs on several threads, and is called by other compiled code."""
+    compiled = _compiled(make, name, {}, signature, True).overloads[signature]
+    _kept.append(compiled)
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+
+_kept: list[Any] = []  # what there are addresses of
+
+
+def _compiled(make: Any, name: str, cells: dict[str, Any], signature: tuple[types.Type, ...], parallel: bool) -> Any:
     with _one_at_a_time:  # of two threads, none may meet functions that the other is still registering
         functions = tuple(c for c in cells.values() if isinstance(c, python.FunctionType))
         for function in functions:
@@ -180,27 +194,23 @@ def build(
         kernel = make(**cells, stamp=stamp(*functions))
         kernel.__name__ = kernel.__qualname__ = name
         options: Any = dict(FLAGS, nogil=True, parallel={"prange": True} if parallel else False)
+        dispatcher = njit(kernel, cache=True, **options)
         try:
-            return _compiled(njit(kernel, cache=True, **options), signature)
+            dispatcher.compile(signature)
+            return dispatcher
         except errors.NumbaError:
             raise  # a fault of the kernel itself
         except Exception as error:  # a broken or forbidden cache must not break a computation
             reason = str(error)
         with suppress(Exception):  # files that a crash or a full disk has cut short are written anew
-            dispatcher: Any = njit(kernel, cache=True, **options)
+            dispatcher = njit(kernel, cache=True, **options)
             dispatcher._cache.flush()
-            return _compiled(dispatcher, signature)
-        compiled = _compiled(njit(kernel, **options), signature)
+            dispatcher.compile(signature)
+            return dispatcher
+        dispatcher = njit(kernel, **options)
+        dispatcher.compile(signature)
         _warn_uncached(reason)  # now that the fault is known to be the cache's
-        return compiled
-
-
-def _compiled(dispatcher: Any, signature: tuple[types.Type, ...]) -> Callable[..., Any]:
-    dispatcher.compile(signature)
-    if CHECKED:
-        dispatcher.disable_compile()  # an unexpected type is an error, not a second compilation
         return dispatcher
-    return dispatcher.get_overload(signature)
 
 
 _warned = False

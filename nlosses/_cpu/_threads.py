@@ -9,6 +9,8 @@ from typing import Any
 
 import numba
 
+from ._shares import ALONE, launcher
+
 #: Below these many elements a launch (2 to 7 us for omp and tbb, 30 to 70 us for workqueue) costs more than it saves.
 SERIAL_BELOW = {"omp": 20_000, "tbb": 20_000, "workqueue": 200_000}
 SMALL = min(SERIAL_BELOW.values())
@@ -41,16 +43,16 @@ def wants_parallel(size: int) -> bool:
     return size >= SERIAL_BELOW.get(layer(), SMALL)
 
 
-def run(size: int, kernel: Callable[..., Callable[..., Any]], key: tuple[Any, ...], *arguments: Any) -> Any:
-    """Call ``kernel(*key, parallel)(*arguments)``, on several threads where that is safe and pays."""
+def run(size: int, kernel: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a kernel, on several threads where that is safe and pays."""
     if size < SMALL or not wants_parallel(size):
-        return kernel(*key, False)(*arguments)
+        return kernel(ALONE, *arguments)
     if layer() != "workqueue":
-        return kernel(*key, True)(*arguments)
+        return kernel(launcher(), *arguments)
     # The workqueue layer aborts the process when two threads enter it; the second one goes alone.
     if not _one_at_a_time.acquire(blocking=False):
-        return kernel(*key, False)(*arguments)
+        return kernel(ALONE, *arguments)
     try:
-        return kernel(*key, True)(*arguments)
+        return kernel(launcher(), *arguments)
     finally:
         _one_at_a_time.release()

@@ -6,62 +6,69 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from . import _threads
-from ._blocks import BLOCK, CHUNK, WIDE, add, add_chunk, closed, stack_buffer, total_of
+from ._blocks import BLOCK, CHUNK, WIDE, add, add_chunk, closed, stack_buffer
 from ._jit import array, build
+from ._shares import ALONE, gathered, share, spread
 
 #: Labels that take as long as one element of a loss, and those with weights.
 LABELS, WEIGHTED = 8, 2
 
 
 def make_leaves(stamp):
-    def kernel(x, low, high):
+    def kernel(told, x, low, high):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        n_blocks = (x.size + BLOCK - 1) // BLOCK
+        if told > 0:
+            return spread(told, n_blocks)
         lo = x.dtype.type(low)
         hi = x.dtype.type(high)
-        n_blocks = (x.size + BLOCK - 1) // BLOCK
-        bad = 0
-        for b in prange(n_blocks):
-            start = np.int64(b) * BLOCK
-            xs = x[start : min(start + BLOCK, x.size)]
+        total = 0.0
+        error = 0.0
+        first, last, room = share(told, n_blocks)
+        for b in range(first, last):
             outside = 0
+            xs = x[b * BLOCK : min((b + 1) * BLOCK, x.size)]
             for i in range(xs.size):
                 outside |= not (xs[i] >= lo and xs[i] <= hi)
-            bad += outside
-        return bad != 0
+            total, error = gathered(total, error, room, b, np.float64(outside))
+        return closed(total, error)
 
     return kernel
 
 
 @cache
-def _leaves(dtype: Any, parallel: bool) -> Any:
-    signature = (array(dtype), types.float64, types.float64)
-    return build(make_leaves, f"leaves_{np.dtype(dtype).name}" + "_parallel" * parallel, {}, signature, parallel)
+def _leaves(dtype: Any) -> Any:
+    signature = (types.int64, array(dtype), types.float64, types.float64)
+    return build(make_leaves, f"leaves_{np.dtype(dtype).name}", {}, signature)
 
 
 def leaves(x: np.ndarray, low: float, high: float) -> bool:
     """Whether an element of the 1-D array `x` is outside [low, high] or NaN."""
     if x.size < _threads.SMALL:  # what `run` would find too
-        return _leaves(x.dtype, False)(x, low, high)
-    return _threads.run(x.size, _leaves, (x.dtype,), x, low, high)
+        return _leaves(x.dtype)(ALONE, x, low, high) > 0.0
+    return _threads.run(x.size, _leaves(x.dtype), x, low, high) > 0.0
 
 
 def make_census(weighted, stamp):
-    def kernel(target, classes, ignored, weight):
+    def kernel(told, target, classes, ignored, weight):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         n_blocks = (target.size + BLOCK - 1) // BLOCK
-        partial, bad = np.empty(n_blocks), np.empty(n_blocks, np.int64)
-        for b in prange(n_blocks):
-            start = np.int64(b) * BLOCK
-            stop = min(start + BLOCK, target.size)
+        if told > 0:
+            return spread(told, n_blocks)
+        all_blocks = 0.0
+        lost = 0.0
+        first, last, room = share(told, n_blocks)
+        for b in range(first, last):
+            stop = min((b + 1) * BLOCK, target.size)
             outside = 0
             counted = 0
             total = 0.0
             error = 0.0
             own = stack_buffer(WIDE)
-            for lo in range(start, stop, CHUNK):
+            for lo in range(b * BLOCK, stop, CHUNK):
                 ys = target[lo : min(lo + CHUNK, stop)]
                 for i in range(ys.size):
                     y = ys[i]
@@ -74,49 +81,58 @@ def make_census(weighted, stamp):
                         own[i] = np.float64(weight[y]) if counts else 0.0
                 if weighted:
                     total, error = add_chunk(total, error, own, ys.size)
-            bad[b] = outside
-            partial[b] = closed(total, error) if weighted else np.float64(counted)
-        return bad.sum(), total_of(partial)
+            block_sum = closed(total, error) if weighted else np.float64(counted)
+            if outside > 0:
+                block_sum = np.nan
+            all_blocks, lost = gathered(all_blocks, lost, room, b, block_sum)
+        return closed(all_blocks, lost)
 
     return kernel
 
 
 @cache
-def _census(dtype: Any, parallel: bool) -> Any:
+def _census(dtype: Any) -> Any:
     weight = types.none if dtype is None else array(dtype)
-    signature = (array(np.int64), types.int64, types.int64, weight)
+    signature = (types.int64, array(np.int64), types.int64, types.int64, weight)
     name = "census" if dtype is None else f"census_{np.dtype(dtype).name}"
-    return build(make_census, name + "_parallel" * parallel, {"weighted": dtype is not None}, signature, parallel)
+    return build(make_census, name, {"weighted": dtype is not None}, signature)
 
 
-def census(target: np.ndarray, classes: int, ignored: int, weight: np.ndarray | None) -> tuple[int, float]:
-    """Number of class indices out of range, and the sum of the weights of the rows that are not ignored."""
-    key = (None if weight is None else weight.dtype,)
-    return _threads.run(target.size // (LABELS if weight is None else WEIGHTED), _census, key, target, classes, ignored, weight)
+def census(target: np.ndarray, classes: int, ignored: int, weight: np.ndarray | None) -> tuple[bool, float]:
+    """Whether a class index is out of range, and the sum of the weights of the rows that are not ignored."""
+    kernel = _census(None if weight is None else weight.dtype)
+    total = _threads.run(target.size // (LABELS if weight is None else WEIGHTED), kernel, target, classes, ignored, weight)
+    bad = total != total
+    if bad and weight is not None:  # a weight may be NaN
+        bad = bool((((target < 0) | (target >= classes)) & (target != ignored)).any())
+    return bad, total
 
 
 def make_total(stamp):
-    def kernel(x):
+    def kernel(told, x):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         n_blocks = (x.size + BLOCK - 1) // BLOCK
-        partial = np.empty(n_blocks)
-        for b in prange(n_blocks):
-            lo = np.int64(b) * BLOCK
-            xs = x[lo : min(lo + BLOCK, x.size)]
+        if told > 0:
+            return spread(told, n_blocks)
+        all_blocks = 0.0
+        lost = 0.0
+        first, last, room = share(told, n_blocks)
+        for b in range(first, last):
+            xs = x[b * BLOCK : min((b + 1) * BLOCK, x.size)]
             s = 0.0
             for i in range(xs.size):
                 s = add(s, np.float64(xs[i]))
-            partial[b] = s
-        return total_of(partial)
+            all_blocks, lost = gathered(all_blocks, lost, room, b, s)
+        return closed(all_blocks, lost)
 
     return kernel
 
 
 @cache
-def _total(dtype: Any, parallel: bool) -> Any:
-    return build(make_total, f"total_{np.dtype(dtype).name}" + "_parallel" * parallel, {}, (array(dtype),), parallel)
+def _total(dtype: Any) -> Any:
+    return build(make_total, f"total_{np.dtype(dtype).name}", {}, (types.int64, array(dtype)))
 
 
 def total(x: np.ndarray) -> float:
     """Sum of a 1-D array of float32 or float64, in float64."""
-    return _threads.run(x.size, _total, (x.dtype,), x)
+    return _threads.run(x.size, _total(x.dtype), x)

@@ -7,14 +7,15 @@ from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from .._spec import identity
 from . import _threads, columns, label_rows, rows, short_rows, soft_rows, tiles
 from . import labels as of_labels
-from ._blocks import as_in, total_of, uncounted
+from ._blocks import as_in, closed, uncounted
 from ._jit import array, build, name_of
 from ._row_sums import LEAST
+from ._shares import ALONE, gathered, share, spread
 from ._vector import has_tables
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row.
@@ -59,7 +60,7 @@ def make(point, curvature, finish, block, per_block, stamp):
     """The kernel of one loss, one derivative (`finish`, or None for the value alone) and one driver (`block`)."""
 
     def kernel(
-        x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even, ignored, scale, values, out
+        told, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even, ignored, scale, values, out
     ):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         x, labels, probabilities, weight = uncounted(x), uncounted(labels), uncounted(probabilities), uncounted(weight)
@@ -67,28 +68,31 @@ def make(point, curvature, finish, block, per_block, stamp):
         positions = x.size // classes
         size = per_block(positions, classes, lanes)
         n_blocks = (positions + size - 1) // size
-        partial = np.empty(n_blocks)
+        if told > 0:
+            return spread(told, n_blocks)
         kept = as_in(keep, x)
         evenly = as_in(even, x)
-        for b in prange(n_blocks):
-            start = np.int64(b) * size
-            partial[b] = block(
+        total = 0.0
+        error = 0.0
+        first, last, room = share(told, n_blocks)
+        for b in range(first, last):
+            start = b * size
+            block_sum = block(
                 point, curvature, finish, start, min(start + size, positions), x, labels, probabilities, weight, vector,
                 upstream, classes, inner, lanes, kept, evenly, ignored, scale, values, out,
             )  # fmt: skip
-        return total_of(partial)
+            total, error = gathered(total, error, room, b, block_sum)
+        return closed(total, error)
 
     return kernel
 
 
 @cache
-def _kernel(
-    point: Any, curvature: Any, mode: str, dtype: Any, driver: Any, labelled: bool | None, smooth: bool, parallel: bool
-) -> Any:
+def _kernel(point: Any, curvature: Any, mode: str, dtype: Any, driver: Any, labelled: bool | None, smooth: bool) -> Any:
     finish = driver.FINISH.get(mode)
     read, written = array(dtype), array(dtype, writable=True)
     signature = (
-        read,
+        types.int64, read,
         array(np.int64) if labelled is True else types.none,
         read if labelled is False else types.none,
         read, read if mode == "hvp" else types.none, read,
@@ -102,8 +106,7 @@ def _kernel(
     }  # fmt: skip
     parts = [name_of(point), mode, np.dtype(dtype).name, driver.__name__.rpartition(".")[2]]
     parts += ["labels"] * (labelled is True) + ["probabilities"] * (labelled is False) + ["smooth"] * smooth
-    parts += ["parallel"] * parallel
-    return build(make, "_".join(parts), cells, signature, parallel)
+    return build(make, "_".join(parts), cells, signature)
 
 
 def serial(
@@ -114,11 +117,11 @@ def serial(
     """
     driver = driver_of((classes, 1), dtype.itemsize, True, summed=point is identity)
     one, none = ones(classes, dtype), ones(0, dtype)
-    kernel = _kernel(point, curvature, "grad", dtype, driver, True, False, False)
+    kernel = _kernel(point, curvature, "grad", dtype, driver, True, False)
 
     def sum_of(x: np.ndarray, target: np.ndarray, ignored: int, scale: float, out: np.ndarray) -> float:
         lanes = tiles.lanes_for(classes, target.size, 1, dtype.itemsize)
-        return kernel(x, target, None, one, None, none, classes, 1, lanes, 1.0, None, ignored, scale, none, out)
+        return kernel(ALONE, x, target, None, one, None, none, classes, 1, lanes, 1.0, None, ignored, scale, none, out)
 
     return sum_of
 
@@ -153,9 +156,9 @@ def run(
     summed = point is identity and weight is None and upstream is None and values is None
     driver = driver_of(layout, x.itemsize, plain, even, soft, summed)
     none = ones(0, x.dtype)
-    key = (point, curvature, mode, x.dtype, driver, labelled, even is not None)
+    kernel = _kernel(point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(
-        x.size, _kernel, key, x, target if labelled is True else None, target if labelled is False else None,
+        x.size, kernel, x, target if labelled is True else None, target if labelled is False else None,
         ones(classes, x.dtype) if weight is None else weight, vector, none if upstream is None else upstream,
         classes, inner, tiles.lanes_for(classes, x.size // classes, inner, x.itemsize), keep, even, ignored, scale,
         none if values is None else values, out,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
-from numba import prange, types
+from numba import types
 from numba.core import errors
 
 from .._scalar import product
@@ -22,10 +22,10 @@ from ._blocks import (
     near,
     stack_buffer,
     staged,
-    total_of,
     uncounted,
 )
 from ._jit import array, build, inlined, name_of, optional, unfit
+from ._shares import ALONE, gathered, share, spread
 from ._vector import BYTES, has_tables, load, store
 from .sums import leave_unit
 
@@ -73,24 +73,24 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
     one, or of vectors: `take` and `leave` read and write so many lanes.
     """
 
-    def kernel(x, t, weight, upstream, vector, parameters, scale, values, out):
+    def kernel(told, x, t, weight, upstream, vector, parameters, scale, values, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        n_blocks = (x.size + BLOCK - 1) // BLOCK
+        if told > 0:
+            return spread(told, n_blocks)
         x, t = uncounted(x), uncounted(t)
         T = x.dtype.type
         c = T(scale)
-        if parameters_taken > 0:  # here, for a parallel loop takes tuples, but no tuples of tuples
-            first = parameters[0]
-        if parameters_taken > 1:
-            second = parameters[1]
         by_way = unreduced = False
         if out is not None:
             by_way = near(out, x)
         if general > 0 and with_value:
             unreduced = values.size > 0
-        n_blocks = (x.size + BLOCK - 1) // BLOCK
-        partial = np.empty(n_blocks)
-        for b in prange(n_blocks):
-            start = np.int64(b) * BLOCK
+        all_blocks = 0.0
+        lost = 0.0
+        first, last, room = share(told, n_blocks)
+        for b in range(first, last):
+            start = b * BLOCK
             buffer, v_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             p_room, r_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             w_room, u_room, q_room = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
@@ -114,9 +114,9 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
                 if general > 0 and with_value:
                     vs = destination(values, lo, hi, v_room, short | (not unreduced))
                 if parameters_taken > 0:
-                    ps = staged(first, lo, n, p_room, lo == start)
+                    ps = staged(parameters[0], lo, n, p_room, lo == start)
                 if parameters_taken > 1:
-                    rs = staged(second, lo, n, r_room, lo == start)
+                    rs = staged(parameters[1], lo, n, r_room, lo == start)
                 if weight is not None:
                     ws = staged(weight, lo, n, w_room, lo == start)
                 if general > 1:
@@ -147,10 +147,11 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
                     total, error = add_chunk(total, error, v_room, n)
                 if out is not None and (by_way | short):
                     copy(out[lo:hi], buffer, n)
-            partial[b] = closed(total, error)
+            block_sum = closed(total, error)
             if unit and outside > 0:
-                partial[b] = np.nan
-        return total_of(partial)
+                block_sum = np.nan
+            all_blocks, lost = gathered(all_blocks, lost, room, b, block_sum)
+        return closed(all_blocks, lost)
 
     return kernel
 
@@ -166,11 +167,11 @@ def _kernel(
     with_out: bool,
     unit: bool,
     vectors: bool,
-    parallel: bool,
 ) -> Any:
     operand = types.Tuple((array(dtype), types.int64, types.int64))
     written = array(dtype, writable=True)
     signature = (
+        types.int64,
         array(dtype),
         array(dtype),
         operand if weighted else types.none,
@@ -187,9 +188,9 @@ def _kernel(
     }  # fmt: skip
     parts = [name_of(function), np.dtype(dtype).name, *("with" if present else "without" for present in taken)]
     parts += [("", "values", "general")[general]] * (general > 0) + ["weighted"] * weighted
-    parts += ["out"] * with_out + ["unit"] * unit + ["vectors"] * vectors + ["parallel"] * parallel
+    parts += ["out"] * with_out + ["unit"] * unit + ["vectors"] * vectors
     try:
-        return build(make, "_".join(parts), cells, signature, parallel)
+        return build(make, "_".join(parts), cells, signature)
     except errors.TypingError as error:
         if vectors:
             raise unfit("point", function, sums.LOOKED_UP) from error
@@ -205,9 +206,9 @@ def serial(
 ) -> Callable[[np.ndarray, np.ndarray, float, np.ndarray], float]:
     """What `run` would do on one thread for a sum of values and their derivatives: a function of x, t, scale and out."""
     if summand is not None or (vectors and has_tables()):
-        return sums.kernel(point, len(parameters), summand, unit, dtype, True, False)
-    kernel = _kernel(point, True, dtype, _taken(parameters), 0, False, True, unit, False, False)
-    return lambda x, t, scale, out: kernel(x, t, None, None, None, parameters, scale, None, out)
+        return partial(sums.kernel(point, len(parameters), summand, unit, dtype, True), ALONE)
+    kernel = _kernel(point, True, dtype, _taken(parameters), 0, False, True, unit, False)
+    return lambda x, t, scale, out: kernel(ALONE, x, t, None, None, None, parameters, scale, None, out)
 
 
 def run(
@@ -232,17 +233,17 @@ def run(
     if an element is not between 0 and 1.  The function is called of `vectors` if it can be: without tables LLVM does as well.
     """
     vectors &= has_tables()
-    key: tuple[Any, ...]
     if with_value and weight is None and upstream is None and vector is None and values is None:
         if (summand is not None or vectors) and parameters.count(None) == len(parameters):
             return sums.run(function, len(parameters), summand, unit, x, t, scale, out)
-        key = (function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit, vectors)
-        return _threads.run(x.size, _kernel, key, x, t, None, None, None, parameters, scale, None, out)
+        kernel = _kernel(function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit, vectors)
+        return _threads.run(x.size, kernel, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
     values = np.empty(0, x.dtype) if values is None else values
     further: tuple[Operand | None, ...] = (None, None)
     if upstream is not None or vector is not None or not with_value:
         weight, further = weight or one, (upstream or one, vector or one)
     general = 1 if further[0] is None else 2
-    key = (function, with_value, x.dtype, _taken(parameters), general, weight is not None, out is not None, unit, vectors)
-    return _threads.run(x.size, _kernel, key, x, t, weight, *further, parameters, scale, values, out)
+    present = _taken(parameters)
+    kernel = _kernel(function, with_value, x.dtype, present, general, weight is not None, out is not None, unit, vectors)
+    return _threads.run(x.size, kernel, x, t, weight, *further, parameters, scale, values, out)

@@ -10,12 +10,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from . import _vector
-from ._blocks import BLOCK, CHUNK, WIDE, add_chunk, closed, rounder_of, stack_buffer, total_of, uncounted
+from ._blocks import BLOCK, CHUNK, WIDE, add_chunk, closed, rounder_of, stack_buffer, uncounted
 from ._derived import derive_run
 from ._jit import array, build, inlined, name_of
+from ._shares import gathered, share, spread
 from ._vector import choice, filled_short, load_part, load_short, permuted, pointer, short_lanes_of, store_part
 from .labels import read_labels
 
@@ -116,27 +117,32 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
 def make(point, curvature, stamp):
     """The kernel of one loss: of its value and gradient, or with `curvature` of the second derivative."""
 
-    def kernel(x, target, weight, upstream, classes, ignored, scale, values, out):
+    def kernel(told, x, target, weight, upstream, classes, ignored, scale, values, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         x, target, weight, upstream = uncounted(x), uncounted(target), uncounted(weight), uncounted(upstream)
         values, out = uncounted(values), uncounted(out)
         n_blocks = (target.size + BLOCK - 1) // BLOCK
-        partial = np.empty(n_blocks)
-        for b in prange(n_blocks):
-            start = np.int64(b) * BLOCK
+        if told > 0:
+            return spread(told, n_blocks)
+        total = 0.0
+        error = 0.0
+        first, last, room = share(told, n_blocks)
+        for b in range(first, last):
+            start = b * BLOCK
             stop = min(start + BLOCK, target.size)
-            partial[b] = block(point, curvature, start, stop, x, target, weight, upstream, classes, ignored, scale, values, out)
-        return total_of(partial)
+            block_sum = block(point, curvature, start, stop, x, target, weight, upstream, classes, ignored, scale, values, out)
+            total, error = gathered(total, error, room, b, block_sum)
+        return closed(total, error)
 
     return kernel
 
 
 @cache
-def kernel(point: Any, curvature: Any, dtype: Any, parallel: bool) -> Any:
+def kernel(point: Any, curvature: Any, dtype: Any) -> Any:
     read, written = array(dtype), array(dtype, writable=True)
     signature = (
-        read, array(np.int64), read, read, types.int64, types.int64, types.float64, written, written,
+        types.int64, read, array(np.int64), read, read, types.int64, types.int64, types.float64, written, written,
     )  # fmt: skip
     parts = [name_of(point), "few", np.dtype(dtype).name]
-    parts += ["curvature"] * (curvature is not None) + ["parallel"] * parallel
-    return build(make, "_".join(parts), {"point": point, "curvature": curvature}, signature, parallel)
+    parts += ["curvature"] * (curvature is not None)
+    return build(make, "_".join(parts), {"point": point, "curvature": curvature}, signature)

@@ -7,12 +7,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import prange, types
+from numba import types
 
 from . import _threads, few
-from ._blocks import CHUNK, LINE, WIDE, add_chunk, closed, stack_buffer, total_of, uncounted
+from ._blocks import CHUNK, LINE, WIDE, add_chunk, closed, stack_buffer, uncounted
 from ._derived import derive_run
 from ._jit import array, build, inlined, name_of
+from ._shares import ALONE, gathered, share, spread
 from ._streams import IMAGES, flood, lines, streams
 from ._vector import (
     has_tables,
@@ -154,34 +155,39 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
 def make(point, curvature, stamp):
     """The kernel of one loss: of its value and gradient, or with `curvature` of the second derivative."""
 
-    def kernel(x, target, weight, upstream, classes, inner, ignored, scale, values, out):
+    def kernel(told, x, target, weight, upstream, classes, inner, ignored, scale, values, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         x, target, weight, upstream = uncounted(x), uncounted(target), uncounted(weight), uncounted(upstream)
         values, out = uncounted(values), uncounted(out)
         fewest = FEWEST if inner > 1 else max(1, min(FEWEST, MOST_ELEMENTS // classes))
         size = max(fewest, min(BLOCK, ELEMENTS // classes))
         n_blocks = (target.size + size - 1) // size
-        partial = np.empty(n_blocks)
-        for b in prange(n_blocks):
-            start = np.int64(b) * size
-            partial[b] = block(
+        if told > 0:
+            return spread(told, n_blocks)
+        total = 0.0
+        error = 0.0
+        first, last, room = share(told, n_blocks)
+        for b in range(first, last):
+            start = b * size
+            block_sum = block(
                 point, curvature, start, min(start + size, target.size), x, target, weight, upstream, classes, inner, ignored,
                 scale, values, out,
             )  # fmt: skip
-        return total_of(partial)
+            total, error = gathered(total, error, room, b, block_sum)
+        return closed(total, error)
 
     return kernel
 
 
 @cache
-def _kernel(point: Any, curvature: Any, dtype: Any, parallel: bool) -> Any:
+def _kernel(point: Any, curvature: Any, dtype: Any) -> Any:
     read, written = array(dtype), array(dtype, writable=True)
     signature = (
-        read, array(np.int64), read, read, types.int64, types.int64, types.int64, types.float64, written, written,
+        types.int64, read, array(np.int64), read, read, types.int64, types.int64, types.int64, types.float64, written, written,
     )  # fmt: skip
     parts = [name_of(point), "gather", np.dtype(dtype).name]
-    parts += ["curvature"] * (curvature is not None) + ["parallel"] * parallel
-    return build(make, "_".join(parts), {"point": point, "curvature": curvature}, signature, parallel)
+    parts += ["curvature"] * (curvature is not None)
+    return build(make, "_".join(parts), {"point": point, "curvature": curvature}, signature)
 
 
 def are_few(layout: tuple[int, int], itemsize: int) -> bool:
@@ -194,10 +200,10 @@ def serial(point: Any, dtype: Any, classes: int) -> Callable[[np.ndarray, np.nda
     """As `classwise.serial`, for log-probabilities."""
     none = ones(0, dtype)
     if are_few((classes, 1), dtype.itemsize):
-        kernel = few.kernel(point, None, dtype, False)
-        return lambda x, target, ignored, scale, out: kernel(x, target, none, none, classes, ignored, scale, none, out)
-    kernel = _kernel(point, None, dtype, False)
-    return lambda x, target, ignored, scale, out: kernel(x, target, none, none, classes, 1, ignored, scale, none, out)
+        kernel = few.kernel(point, None, dtype)
+        return lambda x, target, ignored, scale, out: kernel(ALONE, x, target, none, none, classes, ignored, scale, none, out)
+    kernel = _kernel(point, None, dtype)
+    return lambda x, target, ignored, scale, out: kernel(ALONE, x, target, none, none, classes, 1, ignored, scale, none, out)
 
 
 def run(
@@ -219,5 +225,5 @@ def run(
     written = none if values is None else values, none if out is None else out
     key, size = (point, curvature, x.dtype), target.size if out is None else max(target.size, out.size)
     if are_few(layout, x.itemsize):
-        return _threads.run(size, few.kernel, key, *read, layout[0], ignored, scale, *written)
-    return _threads.run(size, _kernel, key, *read, *layout, ignored, scale, *written)
+        return _threads.run(size, few.kernel(*key), *read, layout[0], ignored, scale, *written)
+    return _threads.run(size, _kernel(*key), *read, *layout, ignored, scale, *written)

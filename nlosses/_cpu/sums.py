@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import prange, types
+from numba import types
 from numba.core import errors
 
 from .._scalar import MODERATE
@@ -30,10 +30,10 @@ from ._blocks import (
     near,
     put,
     stack_buffer,
-    total_of,
 )
 from ._jit import array, build, inlined, name_of, optional, unfit
 from ._scalar import log1p_all
+from ._shares import gathered, share, spread
 from ._vector import (
     SHORT,
     farther,
@@ -204,17 +204,21 @@ def sum_of_logarithms(products, n):
 
 
 def make(point, absent, function, parts, empty, ask, limit, unit, stamp):
-    def kernel(x, t, scale, out):
+    def kernel(told, x, t, scale, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        n_blocks = (x.size + BLOCK - 1) // BLOCK
+        if told > 0:
+            return spread(told, n_blocks)
         T = x.dtype.type
         c = T(scale)
         by_way = False
         if out is not None:
             by_way = near(out, x)
-        n_blocks = (x.size + BLOCK - 1) // BLOCK
-        partial = np.empty(n_blocks)
-        for b in prange(n_blocks):
-            start = np.int64(b) * BLOCK
+        all_blocks = 0.0
+        lost = 0.0
+        first, last, room = share(told, n_blocks)
+        for b in range(first, last):
+            start = b * BLOCK
             stop = min(start + BLOCK, x.size)
             buffer = stack_buffer(x.dtype)
             target = chosen(out, buffer, by_way)
@@ -246,20 +250,21 @@ def make(point, absent, function, parts, empty, ask, limit, unit, stamp):
                     copy(out[lo:hi], buffer, n)
             if empty(0.0) is not None:
                 total, error = compensated(total, error, sum_of_logarithms(logs, taken))
-            partial[b] = closed(total, error)
+            block_sum = closed(total, error)
             if unit and outside > 0:
-                partial[b] = np.nan
-        return total_of(partial)
+                block_sum = np.nan
+            all_blocks, lost = gathered(all_blocks, lost, room, b, block_sum)
+        return closed(all_blocks, lost)
 
     return kernel
 
 
 @cache
-def kernel(point: Any, parameters: int, summand: Any, unit: bool, dtype: Any, with_out: bool, parallel: bool) -> Any:
+def kernel(point: Any, parameters: int, summand: Any, unit: bool, dtype: Any, with_out: bool) -> Any:
     read = array(dtype)
-    signature = (read, read, types.float64, array(dtype, writable=True) if with_out else types.none)
+    signature = (types.int64, read, read, types.float64, array(dtype, writable=True) if with_out else types.none)
     parts = [name_of(point if summand is None else summand), "sum", np.dtype(dtype).name]
-    parts += ["out"] * with_out + ["unit"] * unit + ["parallel"] * parallel
+    parts += ["out"] * with_out + ["unit"] * unit
     cells: dict[str, Any] = {"point": point, "absent": (None,) * parameters, "unit": unit}
     if summand is None:
         ask, limit = (bits, 1.0) if unit else (nothing, np.inf)
@@ -267,7 +272,7 @@ def kernel(point: Any, parameters: int, summand: Any, unit: bool, dtype: Any, wi
     else:
         cells |= {"function": summand, "parts": of_summand, "empty": itself, "ask": magnitudes, "limit": MODERATE}
     try:
-        return build(make, "_".join(parts), cells, signature, parallel)
+        return build(make, "_".join(parts), cells, signature)
     except errors.TypingError as error:
         raise (unfit("point", point, LOOKED_UP) if summand is None else unfit("summand", summand)) from error
 
@@ -280,4 +285,4 @@ def run(
     The `point` has so many `parameters`, all of them absent.  With `unit` the result is NaN if an element is not between 0
     and 1.
     """
-    return _threads.run(x.size, kernel, (point, parameters, summand, unit, x.dtype, out is not None), x, t, scale, out)
+    return _threads.run(x.size, kernel(point, parameters, summand, unit, x.dtype, out is not None), x, t, scale, out)
