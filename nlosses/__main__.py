@@ -114,8 +114,8 @@ def warm(names: list[str], dtypes: list[str]) -> int:
         print("There is no folder for the cache that can be written: set NUMBA_CACHE_DIR to one.", file=sys.stderr)
         return FAILED
     before, start = count(folder), perf_counter()
-    work: list[Job] = [("threads", import_module("._cpu._shares", __package__).launcher)]
-    work += [job for name, dtype in product(names, dtypes) for job in jobs(LOSSES[name], dtype)]
+    work = [job for name, dtype in product(names, dtypes) for job in jobs(LOSSES[name], dtype)]
+    work.append(("threads", import_module("._cpu._shares", __package__).launcher))
     try:
         for _, call in shown(work):
             call()

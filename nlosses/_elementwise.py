@@ -26,7 +26,7 @@ def quick(spec: Spec[Any]) -> Any:
     point, parameters = spec.math.point, (None,) * len(spec.parameters)
     summand, vectors = spec.math.summand, spec.math.vectors
     unit = spec.checks_domains
-    if unit and not (spec.input is UNIT and spec.target is UNIT and summand is None):
+    if unit and not (spec.input is UNIT and spec.target is UNIT):
         return None
     kernels: dict[Any, Any] = {}
 
@@ -107,7 +107,7 @@ class Problem:
                 self.math = spec.variants[switch]
         self.unit = self.unchecked = False
         if spec.checks_domains:
-            self.unit = self.unchecked = spec.input is UNIT and spec.target is UNIT and self.math.summand is None
+            self.unit = self.unchecked = spec.input is UNIT and spec.target is UNIT
             if not self.unit:
                 self._check_domains()
         self.weight = None if options.get("weight") is None else self._weight(options["weight"])

@@ -213,7 +213,8 @@ def elementwise(
         0 <= e <= 1.  Sums and means without weights then take one logarithm for dozens of elements.  It need be right for
         ``abs(x) <= nlosses.scalar.MODERATE`` alone; all else calls `point`.  It is compiled for vectors: besides arithmetic,
         comparisons and ``abs`` it may call `nlosses.scalar.exp_nonpositive`, `exp_moderate`, `exp_number` and `log1p_unit`,
-        and `nlosses.scalar.where` for what depends on a condition.
+        and `nlosses.scalar.where` for what depends on a condition.  One that calls `exp`, `log`, `log_half` or `log1m_half`
+        serves where the machine has AVX-512; elsewhere all calls `point`.
     vectors : bool, optional
         Whether `point` may be compiled for vectors too, under the same rules, which makes these functions quicker where the
         machine has AVX-512; besides those it may call `exp`, `log`, `log_half` and `log1m_half` of `nlosses.scalar` then.

@@ -194,8 +194,8 @@ def _compiled(make: Any, name: str, cells: dict[str, Any], signature: tuple[type
         kernel = make(**cells, stamp=stamp(*functions))
         kernel.__name__ = kernel.__qualname__ = name
         options: Any = dict(FLAGS, nogil=True, parallel={"prange": True} if parallel else False)
-        dispatcher = njit(kernel, cache=True, **options)
         try:
+            dispatcher = njit(kernel, cache=True, **options)
             dispatcher.compile(signature)
             return dispatcher
         except errors.NumbaError:

@@ -29,7 +29,7 @@ _CALL = ir.FunctionType(_STATUS, (_BYTES, _SHARE.as_pointer()))
 
 
 @inlined
-def share(told, n_blocks):
+def own_blocks(told, n_blocks):
     """The first block that a kernel shall do, the one after the last, and where `gathered` finds room for the results."""
     return _told(told) if told < 0 else (0, n_blocks, 0)
 

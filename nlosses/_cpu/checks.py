@@ -11,7 +11,7 @@ from numba import types
 from . import _threads
 from ._blocks import BLOCK, CHUNK, WIDE, add, add_chunk, closed, stack_buffer
 from ._jit import array, build
-from ._shares import ALONE, gathered, share, spread
+from ._shares import ALONE, gathered, own_blocks, spread
 
 #: Labels that take as long as one element of a loss, and those with weights.
 LABELS, WEIGHTED = 8, 2
@@ -27,7 +27,7 @@ def make_leaves(stamp):
         hi = x.dtype.type(high)
         total = 0.0
         error = 0.0
-        first, last, room = share(told, n_blocks)
+        first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             outside = 0
             xs = x[b * BLOCK : min((b + 1) * BLOCK, x.size)]
@@ -60,7 +60,7 @@ def make_census(weighted, stamp):
             return spread(told, n_blocks)
         all_blocks = 0.0
         lost = 0.0
-        first, last, room = share(told, n_blocks)
+        first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             stop = min((b + 1) * BLOCK, target.size)
             outside = 0
@@ -116,7 +116,7 @@ def make_total(stamp):
             return spread(told, n_blocks)
         all_blocks = 0.0
         lost = 0.0
-        first, last, room = share(told, n_blocks)
+        first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             xs = x[b * BLOCK : min((b + 1) * BLOCK, x.size)]
             s = 0.0

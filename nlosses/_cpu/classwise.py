@@ -15,7 +15,7 @@ from . import labels as of_labels
 from ._blocks import as_in, closed, uncounted
 from ._jit import array, build, name_of
 from ._row_sums import LEAST
-from ._shares import ALONE, gathered, share, spread
+from ._shares import ALONE, gathered, own_blocks, spread
 from ._vector import has_tables
 
 #: Up to this many bytes of classes a tile of rows is quicker than row after row.
@@ -74,7 +74,7 @@ def make(point, curvature, finish, block, per_block, stamp):
         evenly = as_in(even, x)
         total = 0.0
         error = 0.0
-        first, last, room = share(told, n_blocks)
+        first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             start = b * size
             block_sum = block(

@@ -9,6 +9,7 @@ For machines that have tables.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -48,37 +49,38 @@ GROUP = 4
 AHEAD = 4096
 
 
-def _of_classes(classes: int, c: int = 0) -> tuple[Callable[..., Any], ...]:
-    """What is done of tuples of vectors, class by class, from class c on."""
-    if c == classes:
+@cache
+def _of_classes(classes: int) -> tuple[Callable[..., Any], ...]:
+    """What is done of tuples with so many vectors, one after the other; the first of them is class c."""
+    if classes == 0:
         return (
             inlined(lambda x, at: ()),
             inlined(lambda xs, reach: reach),
             inlined(lambda xs, zero: ()),
-            inlined(lambda es, label, o, e: (o, e)),
-            inlined(lambda es, label, factor, own: ()),
+            inlined(lambda es, label, c, o, e: (o, e)),
+            inlined(lambda es, label, c, factor, own: ()),
             inlined(lambda vectors, out, at: None),
         )
-    load_next, reach_next, exp_next, sum_next, result_next, store_next = _of_classes(classes, c + 1)
+    load_next, reach_next, exp_next, sum_next, result_next, store_next = _of_classes(classes - 1)
 
     def loaded(x, at):
         return (load_short(x, at), *load_next(x, at + short_lanes_of(x)))
 
     def reach_of(xs, reach):
-        return reach_next(xs, farther(xs[c], reach))
+        return reach_next(xs[1:], farther(xs[0], reach))
 
     def exponentials(xs, zero):
-        return (exp_kept(xs[c], zero), *exp_next(xs, zero))
+        return (exp_kept(xs[0], zero), *exp_next(xs[1:], zero))
 
-    def sums(es, label, o, e):
-        return sum_next(es, label, where_other(label, c, o + es[c], o), where_other(label, c, e, es[c]))
+    def sums(es, label, c, o, e):
+        return sum_next(es[1:], label, c + 1, where_other(label, c, o + es[0], o), where_other(label, c, e, es[0]))
 
-    def results(es, label, factor, own):
-        return (where_other(label, c, es[c] * factor, own), *result_next(es, label, factor, own))
+    def results(es, label, c, factor, own):
+        return (where_other(label, c, es[0] * factor, own), *result_next(es[1:], label, c + 1, factor, own))
 
     def stored(vectors, out, at):
-        _vector.store(out, at, vectors[c])
-        store_next(vectors, out, at + short_lanes_of(out))
+        _vector.store(out, at, vectors[0])
+        store_next(vectors[1:], out, at + short_lanes_of(out))
 
     functions: tuple[Callable[..., Any], ...] = (loaded, reach_of, exponentials, sums, results, stored)
     return tuple([inlined(function) for function in functions])
@@ -94,7 +96,7 @@ def _group_of(classes: int) -> Callable[..., Any]:
 
     def write_gradients(k, es, label, ignored, o, reciprocal, results, at):
         factor = where_other(label, ignored, reciprocal * k, type(k)(0))
-        stored(rows(results_of(es, label, factor, type(k)(0) - o * factor)), results, at)
+        stored(rows(results_of(es, label, 0, factor, type(k)(0) - o * factor)), results, at)
 
     gradients = optional(write_gradients)
 
@@ -109,7 +111,7 @@ def _group_of(classes: int) -> Callable[..., Any]:
             label = indices(ys, p + q, zero)
             reach = reach_of(xs, reach)
             es = columns(exponentials(xs, unknown))
-            o, e = sums(es, label, zero, zero)
+            o, e = sums(es, label, 0, zero, zero)
             z = o + e
             reciprocal = one / (z * e)  # one division for both quotients
             ratio = where_other(label, ignored, o * (z * reciprocal), zero)

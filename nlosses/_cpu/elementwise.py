@@ -25,7 +25,7 @@ from ._blocks import (
     uncounted,
 )
 from ._jit import array, build, inlined, name_of, optional, unfit
-from ._shares import ALONE, gathered, share, spread
+from ._shares import ALONE, gathered, own_blocks, spread
 from ._vector import BYTES, has_tables, load, store
 from .sums import leave_unit
 
@@ -88,7 +88,7 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
             unreduced = values.size > 0
         all_blocks = 0.0
         lost = 0.0
-        first, last, room = share(told, n_blocks)
+        first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             start = b * BLOCK
             buffer, v_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
@@ -205,6 +205,7 @@ def serial(
     point: Any, parameters: tuple[None, ...], summand: Any, dtype: Any, unit: bool, vectors: bool
 ) -> Callable[[np.ndarray, np.ndarray, float, np.ndarray], float]:
     """What `run` would do on one thread for a sum of values and their derivatives: a function of x, t, scale and out."""
+    summand = sums.usable(summand)
     if summand is not None or (vectors and has_tables()):
         return partial(sums.kernel(point, len(parameters), summand, unit, dtype, True), ALONE)
     kernel = _kernel(point, True, dtype, _taken(parameters), 0, False, True, unit, False)
@@ -234,6 +235,7 @@ def run(
     """
     vectors &= has_tables()
     if with_value and weight is None and upstream is None and vector is None and values is None:
+        summand = sums.usable(summand)
         if (summand is not None or vectors) and parameters.count(None) == len(parameters):
             return sums.run(function, len(parameters), summand, unit, x, t, scale, out)
         kernel = _kernel(function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit, vectors)

@@ -16,7 +16,7 @@ from . import _vector
 from ._blocks import BLOCK, CHUNK, WIDE, add_chunk, closed, rounder_of, stack_buffer, uncounted
 from ._derived import derive_run
 from ._jit import array, build, inlined, name_of
-from ._shares import gathered, share, spread
+from ._shares import gathered, own_blocks, spread
 from ._vector import choice, filled_short, load_part, load_short, permuted, pointer, short_lanes_of, store_part
 from .labels import read_labels
 
@@ -126,7 +126,7 @@ def make(point, curvature, stamp):
             return spread(told, n_blocks)
         total = 0.0
         error = 0.0
-        first, last, room = share(told, n_blocks)
+        first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             start = b * BLOCK
             stop = min(start + BLOCK, target.size)

@@ -12,7 +12,7 @@ from .._maps import CLASSWISE, ELEMENTWISE
 from . import _threads
 from ._blocks import BLOCK
 from ._jit import array, build
-from ._shares import gathered, share, spread
+from ._shares import gathered, own_blocks, spread
 
 
 def make_elementwise(function, stamp):
@@ -21,7 +21,7 @@ def make_elementwise(function, stamp):
         n_blocks = (x.size + BLOCK - 1) // BLOCK
         if told > 0:
             return spread(told, n_blocks)
-        first, last, room = share(told, n_blocks)
+        first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             lo = b * BLOCK
             hi = min(lo + BLOCK, x.size)
@@ -55,7 +55,7 @@ def make_classwise(share, backward, stamp):
         n_blocks = (positions + per_block - 1) // per_block
         if told > 0:
             return spread(told, n_blocks)
-        first, last, room = share(told, n_blocks)
+        first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             for i in range(b * per_block, min((b + 1) * per_block, positions)):
                 n = i // inner

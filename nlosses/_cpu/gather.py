@@ -13,7 +13,7 @@ from . import _threads, few
 from ._blocks import CHUNK, LINE, WIDE, add_chunk, closed, stack_buffer, uncounted
 from ._derived import derive_run
 from ._jit import array, build, inlined, name_of
-from ._shares import ALONE, gathered, share, spread
+from ._shares import ALONE, gathered, own_blocks, spread
 from ._streams import IMAGES, flood, lines, streams
 from ._vector import (
     has_tables,
@@ -166,7 +166,7 @@ def make(point, curvature, stamp):
             return spread(told, n_blocks)
         total = 0.0
         error = 0.0
-        first, last, room = share(told, n_blocks)
+        first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             start = b * size
             block_sum = block(

@@ -16,6 +16,7 @@ import numpy as np
 from numba import types
 from numba.core import errors
 
+from .. import _scalar
 from .._scalar import MODERATE
 from . import _threads, _vector
 from ._blocks import (
@@ -31,14 +32,15 @@ from ._blocks import (
     put,
     stack_buffer,
 )
-from ._jit import array, build, inlined, name_of, optional, unfit
+from ._jit import array, build, inlined, name_of, optional, reachable, unfit
 from ._scalar import log1p_all
-from ._shares import gathered, share, spread
+from ._shares import gathered, own_blocks, spread
 from ._vector import (
     SHORT,
     farther,
     farthest,
     filled_short,
+    has_tables,
     higher,
     load_part,
     load_short,
@@ -54,7 +56,7 @@ from .tiles import FOLD
 GROUP = 4 * FOLD
 #: Bytes of results that are fetched before they are written.
 AHEAD = 2048
-#: Functions that a point which takes vectors may call besides those that a summand may.
+#: Functions of vectors for machines that have tables; a summand that calls them serves there alone.
 LOOKED_UP = ("exp", "log", "log_half", "log1m_half")
 
 
@@ -216,7 +218,7 @@ def make(point, absent, function, parts, empty, ask, limit, unit, stamp):
             by_way = near(out, x)
         all_blocks = 0.0
         lost = 0.0
-        first, last, room = share(told, n_blocks)
+        first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             start = b * BLOCK
             stop = min(start + BLOCK, x.size)
@@ -260,6 +262,13 @@ def make(point, absent, function, parts, empty, ask, limit, unit, stamp):
 
 
 @cache
+def usable(summand: Any) -> Any:
+    """A summand that can be compiled for the vectors of this machine, or None."""
+    tables = {getattr(_scalar, name) for name in LOOKED_UP}
+    return None if summand is None or not (has_tables() or tables.isdisjoint(reachable(summand))) else summand
+
+
+@cache
 def kernel(point: Any, parameters: int, summand: Any, unit: bool, dtype: Any, with_out: bool) -> Any:
     read = array(dtype)
     signature = (types.int64, read, read, types.float64, array(dtype, writable=True) if with_out else types.none)
@@ -267,14 +276,18 @@ def kernel(point: Any, parameters: int, summand: Any, unit: bool, dtype: Any, wi
     parts += ["out"] * with_out + ["unit"] * unit
     cells: dict[str, Any] = {"point": point, "absent": (None,) * parameters, "unit": unit}
     if summand is None:
-        ask, limit = (bits, 1.0) if unit else (nothing, np.inf)
-        cells |= {"function": point, "parts": of_point, "empty": without, "ask": ask, "limit": limit}
+        cells |= {"function": point, "parts": of_point, "empty": without}
+        ask, limit = nothing, np.inf
     else:
-        cells |= {"function": summand, "parts": of_summand, "empty": itself, "ask": magnitudes, "limit": MODERATE}
+        cells |= {"function": summand, "parts": of_summand, "empty": itself}
+        ask, limit = magnitudes, MODERATE
+    if unit:
+        ask, limit = bits, 1.0
+    cells |= {"ask": ask, "limit": limit}
     try:
         return build(make, "_".join(parts), cells, signature)
     except errors.TypingError as error:
-        raise (unfit("point", point, LOOKED_UP) if summand is None else unfit("summand", summand)) from error
+        raise (unfit("point", point, LOOKED_UP) if summand is None else unfit("summand", summand, LOOKED_UP)) from error
 
 
 def run(

@@ -16,6 +16,19 @@ def point(x, t):
     return -(where(upper, s, t) * log_p + where(upper, t, s) * log1m_half(p)), (x - t) / variance(x)
 
 
+def summand(x, t):
+    """With the odds of the smaller probability, whose logarithm and that of 1 + odds are all that is asked for."""
+    T = type(x)
+    upper, y, s, floor, most = x > T(0.5), T(1) - x, T(1) - t, T(SMALLEST_VARIANCE), T(LOG_LIMIT)
+    p, v = where(upper, y, x), x * y
+    enough = v > floor
+    r = T(1) / where(enough, v, floor)
+    odds = where(enough, p * p * r, p + p * p)  # p / (1 - p), for a small p by a series
+    surprisal = -log(odds)
+    surprisal = where(surprisal < most, surprisal, most)
+    return where(upper, s, t) * surprisal, odds, (x - t) * r
+
+
 def variance(x):
     T = type(x)
     v, floor = x * (T(1) - x), T(SMALLEST_VARIANCE)
@@ -50,6 +63,7 @@ def reference(x, t):
     point,
     target_slope=target_slope,
     curvature=curvature,
+    summand=summand,
     vectors=True,
     input=UNIT,
     target=UNIT,
