@@ -10,7 +10,7 @@ from numba import types
 
 from . import _threads
 from ._blocks import BLOCK, CHUNK, WIDE, add, add_chunk, closed, stack_buffer
-from ._jit import array, build
+from ._jit import array, build, inlined
 from ._shares import ALONE, gathered, own_blocks, spread
 
 #: Labels that take as long as one element of a loss, and those with weights.
@@ -52,6 +52,19 @@ def leaves(x: np.ndarray, low: float, high: float) -> bool:
     return _threads.run(x.size, _leaves(x.dtype), x, low, high) > 0.0
 
 
+@inlined
+def within(y, classes):
+    return np.uint64(y) < np.uint64(classes)  # a negative one is huge without its sign
+
+
+@inlined
+def all_within(labels, classes):
+    beyond = 0
+    for i in range(labels.size):
+        beyond |= not within(labels[i], classes)
+    return beyond == 0
+
+
 def make_census(weighted, stamp):
     def kernel(told, target, classes, ignored, weight):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
@@ -62,18 +75,21 @@ def make_census(weighted, stamp):
         lost = 0.0
         first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
-            stop = min((b + 1) * BLOCK, target.size)
+            labels = target[b * BLOCK : min((b + 1) * BLOCK, target.size)]
+            if (not weighted) & (not within(ignored, classes)) & all_within(labels, classes):  # as most are, and quicker to see
+                all_blocks, lost = gathered(all_blocks, lost, room, b, np.float64(labels.size))
+                continue
             outside = 0
             counted = 0
             total = 0.0
             error = 0.0
             own = stack_buffer(WIDE)
-            for lo in range(b * BLOCK, stop, CHUNK):
-                ys = target[lo : min(lo + CHUNK, stop)]
+            for lo in range(0, labels.size, CHUNK):
+                ys = labels[lo : lo + CHUNK]
                 for i in range(ys.size):
                     y = ys[i]
                     skipped = y == ignored
-                    inside = np.uint64(y) < np.uint64(classes)  # a negative one is huge without its sign
+                    inside = within(y, classes)
                     outside += not (inside | skipped)
                     counted += not skipped
                     if weighted:
