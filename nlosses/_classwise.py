@@ -16,7 +16,7 @@ from ._spec import Spec
 
 
 def quick(spec: Spec[Any]) -> Any:
-    """`value_and_grad` of a few rows and their class indices, with options as they are declared, in half the time of a
+    """`value_and_grad` of rows and their class indices, with options as they are declared, in half the time of a
     `Problem`.
 
     A function of input, target, out and the reduction; where they ask for more care it gives None, and nothing has been done.
@@ -32,7 +32,7 @@ def quick(spec: Spec[Any]) -> Any:
     ) -> tuple[Any, np.ndarray] | None:
         dtype, shape, size = input.dtype, input.shape, input.size
         alike = (dtype is F4 or dtype is F8) and target.dtype is I8 and len(shape) == 2 and target.shape == shape[:1]
-        if not (alike and input.flags.c_contiguous and target.flags.c_contiguous and 0 < size < _threads.SMALL):
+        if not (alike and input.flags.c_contiguous and target.flags.c_contiguous and size):
             return None
         if reduction not in ("mean", "sum") or (out is not None and not serves(out, shape, dtype, input, target, in_place)):
             return None
@@ -40,6 +40,17 @@ def quick(spec: Spec[Any]) -> Any:
         bad, counted = checks.census(target, classes, ignored, None)
         if bad or not counted:
             return None
+        denominator = counted if reduction == "mean" else 1.0
+        if size >= _threads.SMALL:
+            grad = _memory.empty(shape, dtype) if out is None else out
+            flat, to, scale, layout = input.reshape(size), grad.reshape(size), 1.0 / denominator, (classes, 1)
+            if spec.log_probabilities:
+                total = gather.run(math.point, None, flat, layout, target, None, None, ignored, scale, None, to)
+            else:
+                total = classwise.run(
+                    math.point, math.curvature, "grad", flat, layout, target, ignored=ignored, scale=scale, out=to
+                )
+            return dtype.type(total / denominator), grad
         kernel = kernels.get((dtype, classes))
         if kernel is None:
             kernel = kernels[dtype, classes] = (
@@ -48,7 +59,6 @@ def quick(spec: Spec[Any]) -> Any:
                 else classwise.serial(math.point, math.curvature, dtype, classes)
             )
         grad = np.empty(shape, dtype) if out is None else out
-        denominator = counted if reduction == "mean" else 1.0
         total = kernel(input.reshape(size), target, ignored, 1.0 / denominator, grad.reshape(size))
         return dtype.type(total / denominator), grad
 

@@ -65,7 +65,7 @@ def quick(spec: Spec[Any]) -> Any:
             if kernel is None:
                 kernel = kernels[dtype] = elementwise.serial(point, parameters, summand, dtype, unit, vectors)
             total = kernel(input, target, scale, flat)
-        if unit and total != total:  # an element may be outside of its interval
+        if unit and out is None and total != total:  # an element may be outside of its interval; before `out` they were checked
             return None
         return dtype.type(total / denominator), grad
 

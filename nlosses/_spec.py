@@ -63,8 +63,8 @@ class Math:
 
     Elementwise: ``point(x, t, *parameters) -> (value, d value / dx)``, ``target_slope`` is d value / dt and ``curvature``
     d2 value / dx2, of the same arguments.  If the value without parameters is ``v + log1p(e)``, where 0 <= e <= 1, then
-    ``summand(x, t) -> (v, e, d value / dx)`` spares a sum most of the logarithms; x is moderate there.  With ``vectors`` the
-    point can be compiled for vectors, as the summand always is.
+    ``summand(x, t) -> (v, e, d value / dx)`` spares a sum most of the logarithms; x is moderate there.  It is compiled for
+    vectors, as with ``vectors`` the point can be.
 
     Classwise: ``point(u) -> (value, d value / du)`` and ``curvature(u)``, where ``u = sum_j q_j (-log p_j)`` is the row's
     weighted surprisal; without ``curvature`` the point is taken as linear.

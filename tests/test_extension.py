@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import nlosses as nl
+from nlosses._cpu import sums
 from nlosses._cpu._vector import has_tables
+from nlosses._spec import UNIT
 
 HALF = 0.5
 
@@ -144,6 +146,91 @@ def test_summands_choose_lane_by_lane():
     with pytest.raises(TypeError, match=r"summand .*lambda.* nlosses\.scalar, and its where"):
         branching([1.0], [1.0])
     assert branching([0.0], [1.0], reduction="none") == pytest.approx(np.log(2))
+
+
+def surprise_parts(x, t):
+    """Of odds x / (1 - x): a value of 0 at 0 and t = 0, where the point has none."""
+    T = type(x)
+    odds = nl.scalar.where(x > T(0.5), T(1), x / (T(1) - x))
+    return nl.scalar.where(t > T(0), -t * nl.scalar.log(odds), T(0)), odds, x
+
+
+LOG = nl.scalar.log
+
+
+@pytest.mark.parametrize("summand", [surprise_parts, lambda x, t: (LOG(x), x, x), lambda x, t: (x, surprise_parts(x, t)[1], x)])
+def test_summands_with_logarithms_need_tables(summand, monkeypatch):
+    """Wherever their names stand."""
+    usable, plain = sums.usable.__wrapped__, nl.binary_cross_entropy_with_logits.spec.math.summand
+    monkeypatch.setattr(sums, "has_tables", lambda: True)
+    assert usable(summand) is summand
+    monkeypatch.setattr(sums, "has_tables", lambda: False)
+    assert usable(summand) is None
+    assert usable(plain) is plain
+    assert usable(None) is None
+
+
+def share_point(x, t):
+    T = type(x)
+    odds = T(1) if x > T(0.5) else x / (T(1) - x)
+    return -t * nl.scalar.log(odds) + nl.scalar.log1p(odds), x
+
+
+@nl.elementwise(share_point, summand=surprise_parts, input=UNIT, target=UNIT)
+def share(input, target, weight=None, reduction="mean"):
+    """Of inputs and targets between 0 and 1, which the kernel of the sums checks as it reads them."""
+
+
+def test_summand_of_a_unit_interval(dtype, rng):
+    x, t = rng.random(5000).astype(dtype), rng.random(5000).astype(dtype)
+    odds = np.where(x > 0.5, 1, x.astype(float) / (1 - x.astype(float)))
+    value, grad = share.value_and_grad(x, t, reduction="sum")
+    np.testing.assert_allclose(value, (np.log1p(odds) - t * np.log(odds)).sum(), rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(grad, x)
+    for array in (x, t):
+        for bad in (np.nan, -0.25, 1.25):
+            kept, array[4321] = array[4321], bad
+            out = np.full_like(x, 7)
+            with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got (input|target)\[4321\]"):
+                share.value_and_grad(x, t)
+            with pytest.raises(ValueError, match=r"\[4321\]"):
+                share.value_and_grad(x, t, out=out)
+            assert (out == 7).all()
+            array[4321] = kept
+
+
+@nl.elementwise(lambda x, t: (x / t, x), input=UNIT, target=UNIT)
+def quotient(input, target, weight=None, reduction="mean"):
+    """Not a number where both are 0, though these may be."""
+
+
+def test_no_number_in_place():
+    x, t = np.array([0.5, 0.0, 1.0]), np.array([1.0, 0.0, 1.0])
+    for out in (None, np.empty(3), x):
+        value, grad = quotient.value_and_grad(x, t, out=out)
+        assert np.isnan(value)
+        np.testing.assert_allclose(grad, np.array([0.5, 0.0, 1.0]) / 3)
+
+
+def strict_point(x, t):
+    if x < 0:
+        raise ValueError("a negative input")
+    return x * t, t
+
+
+@nl.elementwise(strict_point)
+def strict(input, target, weight=None, reduction="mean"):
+    """Whose point raises."""
+
+
+@pytest.mark.parametrize("n", [10, 100_000])
+def test_points_may_raise(n):
+    """On whatever thread it is."""
+    x = np.ones(n)
+    assert strict(x, x) == 1
+    x[n // 2] = -1
+    with pytest.raises(ValueError, match="a negative input"):
+        strict(x, x)
 
 
 def vector_point(x, t, slope):

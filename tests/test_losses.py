@@ -592,8 +592,8 @@ def test_smoothing_in_the_quick_way_and_in_the_careful_one(shape, smoothing, dty
 LARGE = {"elementwise": [(3, 3000)], "classwise": [(4900, 4), (2100, 9), (90, 210), (2, 3, 3000)]}
 
 
-def test_parallel_kernels_give_the_bits_of_serial_ones(loss, monkeypatch, rng):
-    """With every option, for what a parallel loop cannot be given is found while compiling it."""
+def test_threads_give_the_bits_of_one(loss, monkeypatch, rng):
+    """With every option."""
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("one thread is all there is")
     for shape in LARGE[loss.spec.family]:

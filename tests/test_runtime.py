@@ -117,7 +117,7 @@ def package(tmp_path_factory) -> Path:
 
 # --- the same bits ---------------------------------------------------------------------------------------------------
 
-#: Digests of value and gradient by threads and family; "serial" is the serial kernel, 1 the parallel one on one thread.
+#: Digests of value and gradient by threads and family; "serial" is a call without the loop of the threads, 1 one with it.
 BITS = """
 import gc
 import hashlib
@@ -136,6 +136,7 @@ calls = dict(
     elementwise=lambda: nl.mse_loss.value_and_grad(x, t, weight=w),
     exponential=lambda: nl.binary_cross_entropy_with_logits.value_and_grad(x, t, w),
     products=lambda: nl.binary_cross_entropy_with_logits.value_and_grad(x, t),
+    unit=lambda: nl.binary_cross_entropy.value_and_grad(nl.sigmoid(x), nl.sigmoid(t)),
     rows=lambda: nl.cross_entropy.value_and_grad(*rows),
     few=lambda: nl.cross_entropy.value_and_grad(*few),
     image=lambda: nl.cross_entropy.value_and_grad(*image),
@@ -347,7 +348,7 @@ with ThreadPoolExecutor({threads}) as pool:
 
 
 def test_first_calls_at_once_compile_once(package, tmp_path):
-    # The workqueue layer sends most of the eight to the serial kernel.
+    # The workqueue layer lets most of the eight go alone.
     eight = run(package, tmp_path, FIRST.format(threads=8), NUMBA_THREADING_LAYER="workqueue", NUMBA_NUM_THREADS="2")
     assert eight.result == 1
     assert len(list(tmp_path.rglob("*.nbc"))) <= 2

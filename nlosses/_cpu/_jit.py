@@ -46,10 +46,14 @@ def reachable(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
         seen.add(f)
         yield f
         if f not in _scalar.PRIMITIVES:
-            names = [n for code in _codes(f.__code__) for n in code.co_names]
-            queue += [g for n in names if isinstance(g := f.__globals__.get(n), python.FunctionType)]
+            queue += [g for n in names(f) if isinstance(g := f.__globals__.get(n), python.FunctionType)]
             cells = [c.cell_contents for c in f.__closure__ or ()]
             queue += [g for g in cells if isinstance(g, python.FunctionType)]
+
+
+def names(function: Callable[..., Any]) -> list[str]:
+    """The global names and attributes that a plain Python function refers to."""
+    return [n for code in _codes(function.__code__) for n in code.co_names]
 
 
 def _codes(code: python.CodeType) -> Iterator[python.CodeType]:
@@ -177,7 +181,7 @@ def build(
 
 
 def address_of(make: Callable[..., Callable[..., Any]], name: str, signature: tuple[types.Type, ...]) -> int:
-    """The same of a kernel that runs on several threads, and is called by other compiled code."""
+    """The same of a kernel that runs on several threads; its address, by which other compiled code calls it."""
     compiled = _compiled(make, name, {}, signature, True).overloads[signature]
     _kept.append(compiled)
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)

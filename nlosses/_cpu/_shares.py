@@ -71,18 +71,18 @@ def spread(typing_context, launcher, n_blocks):
     def generate(context, builder, signature, args):
         kernel = builder.function
         kernel.attributes.add("noinline")  # of several copies, each would round in its own way
-        passed = kernel.args[3:]  # after the places of result and error, and what it is told
-        kind = ir.LiteralStructType([value.type for value in passed])
+        error, *passed = kernel.args[1], *kernel.args[3:]  # where an error goes, and what follows what it is told
+        kind = ir.LiteralStructType([*(value.type for value in passed), error.type.pointee])
         packed = cgutils.alloca_once(builder, kind)
-        for i, value in enumerate(passed):
+        for i, value in enumerate([*passed, error.type.pointee(None)]):
             builder.store(value, cgutils.gep_inbounds(builder, packed, 0, i))
         result = cgutils.alloca_once(builder, _NUMBER)
-        error = kernel.args[1]
         kind_of_launch = ir.FunctionType(_STATUS, (_NUMBER.as_pointer(), error.type, _WORD, _WORD, _WORD))  # as Numba has it
         launch = builder.inttoptr(args[0], kind_of_launch.as_pointer())
         call = builder.ptrtoint(_call_of(kernel, kind), _WORD)
         status = builder.call(launch, (result, error, call, builder.ptrtoint(packed, _WORD), args[1]))
         with cgutils.if_unlikely(builder, builder.icmp_signed("!=", status, status.type(0))):
+            builder.store(builder.load(cgutils.gep_inbounds(builder, packed, 0, len(passed))), error)
             builder.ret(status)
         return builder.load(result)
 
@@ -90,16 +90,19 @@ def spread(typing_context, launcher, n_blocks):
 
 
 def _call_of(kernel: ir.Function, kind: ir.Type) -> ir.Function:
-    """A function that has the kernel do a share of its blocks, with arguments that have been packed."""
+    """A function that has the kernel do a share of its blocks, with arguments that have been packed, and an error put there."""
     function = ir.Function(kernel.module, _CALL, kernel.name + ".share")
     function.linkage = "internal"
     packed, share = function.args
     builder = ir.IRBuilder(function.append_basic_block())
     result, error = cgutils.alloca_once(builder, _NUMBER), cgutils.alloca_once(builder, kernel.args[1].type.pointee)
     room = builder.bitcast(packed, kind.as_pointer())
-    passed = [builder.load(cgutils.gep_inbounds(builder, room, 0, i)) for i in range(len(kernel.args) - 3)]
+    *passed, failure = [cgutils.gep_inbounds(builder, room, 0, i) for i in range(len(kind.elements))]
     told = builder.neg(builder.ptrtoint(share, _WORD))
-    builder.ret(builder.call(kernel, (result, error, told, *passed)))
+    status = builder.call(kernel, (result, error, told, *map(builder.load, passed)))
+    with cgutils.if_unlikely(builder, builder.icmp_signed("!=", status, status.type(0))):
+        builder.store(builder.load(error), failure)  # of several, any will do
+    builder.ret(status)
     return function
 
 
@@ -138,8 +141,8 @@ def make(stamp):
         failed = 0
         for i in prange(shares):
             failed += _done(call, packed, np.int64(i) * n_blocks // shares, np.int64(i + 1) * n_blocks // shares, results)
-        if failed != 0:  # nothing else can fail
-            raise MemoryError("no memory for the blocks of a kernel")
+        if failed != 0:
+            raise RuntimeError  # in whose place the kernel raises what it has failed with
         return total_of(results)
 
     return launch

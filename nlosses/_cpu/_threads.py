@@ -37,7 +37,7 @@ def layer() -> str:
 
 def wants_parallel(size: int) -> bool:
     """Whether a kernel over `size` elements, which are enough for some layer, should run on several threads."""
-    # GNU OpenMP ends a process that was forked after its first use; the serial kernels give the same bits.
+    # GNU OpenMP ends a process that was forked after its first use; one thread gives the same bits.
     if _forked or numba.get_num_threads() < 2:
         return False
     return size >= SERIAL_BELOW.get(layer(), SMALL)

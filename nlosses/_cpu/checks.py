@@ -74,9 +74,12 @@ def make_census(weighted, stamp):
         all_blocks = 0.0
         lost = 0.0
         first, last, room = own_blocks(told, n_blocks)
+        plain = not weighted and not within(ignored, classes)  # as long as all labels are within, which is quicker to see
         for b in range(first, last):
             labels = target[b * BLOCK : min((b + 1) * BLOCK, target.size)]
-            if (not weighted) & (not within(ignored, classes)) & all_within(labels, classes):  # as most are, and quicker to see
+            if plain:
+                plain = all_within(labels, classes)
+            if plain:
                 all_blocks, lost = gathered(all_blocks, lost, room, b, np.float64(labels.size))
                 continue
             outside = 0

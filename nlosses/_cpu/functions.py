@@ -30,7 +30,7 @@ def make_elementwise(function, stamp):
             os = out[lo:hi]
             for i in range(hi - lo):
                 os[i] = function(xs[i], gs[i])
-            gathered(0.0, 0.0, room, b, 0.0)
+            gathered(0.0, 0.0, room, b, 0.0)  # of which nothing comes, but threads add it up
         return 0.0
 
     return kernel
@@ -65,7 +65,7 @@ def make_classwise(share, backward, stamp):
                     dot += np.float64(g[j]) * np.float64(share(y[j]))
                 for j in range(lo, lo + classes * inner, inner):
                     out[j] = backward(y[j], g[j], dot)
-            gathered(0.0, 0.0, room, b, 0.0)
+            gathered(0.0, 0.0, room, b, 0.0)  # of which nothing comes, but threads add it up
         return 0.0
 
     return kernel

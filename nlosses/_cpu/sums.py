@@ -32,7 +32,7 @@ from ._blocks import (
     put,
     stack_buffer,
 )
-from ._jit import array, build, inlined, name_of, optional, reachable, unfit
+from ._jit import array, build, inlined, name_of, names, optional, reachable, unfit
 from ._scalar import log1p_all
 from ._shares import gathered, own_blocks, spread
 from ._vector import (
@@ -264,8 +264,11 @@ def make(point, absent, function, parts, empty, ask, limit, unit, stamp):
 @cache
 def usable(summand: Any) -> Any:
     """A summand that can be compiled for the vectors of this machine, or None."""
-    tables = {getattr(_scalar, name) for name in LOOKED_UP}
-    return None if summand is None or not (has_tables() or tables.isdisjoint(reachable(summand))) else summand
+    if summand is None or has_tables():
+        return summand
+    functions = set(reachable(summand))
+    called = {f.__name__ for f in functions} | {name for f in functions - set(_scalar.PRIMITIVES) for name in names(f)}
+    return summand if called.isdisjoint(LOOKED_UP) else None
 
 
 @cache
