@@ -71,7 +71,7 @@ def spread(typing_context, launcher, n_blocks):
     def generate(context, builder, signature, args):
         kernel = builder.function
         kernel.attributes.add("noinline")  # of several copies, each would round in its own way
-        error, *passed = kernel.args[1], *kernel.args[3:]  # where an error goes, and what follows what it is told
+        error, passed = kernel.args[1], list(kernel.args[3:])  # where an error goes, and what follows what it is told
         kind = ir.LiteralStructType([*(value.type for value in passed), error.type.pointee])
         packed = cgutils.alloca_once(builder, kind)
         for i, value in enumerate([*passed, error.type.pointee(None)]):
