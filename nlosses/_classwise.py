@@ -40,26 +40,25 @@ def quick(spec: Spec[Any]) -> Any:
         bad, counted = checks.census(target, classes, ignored, None)
         if bad or not counted:
             return None
+        small = size < _threads.SMALL
+        grad = out if out is not None else np.empty(shape, dtype) if small else _memory.empty(shape, dtype)
         denominator = counted if reduction == "mean" else 1.0
-        if size >= _threads.SMALL:
-            grad = _memory.empty(shape, dtype) if out is None else out
-            flat, to, scale, layout = input.reshape(size), grad.reshape(size), 1.0 / denominator, (classes, 1)
-            if spec.log_probabilities:
-                total = gather.run(math.point, None, flat, layout, target, None, None, ignored, scale, None, to)
-            else:
-                total = classwise.run(
-                    math.point, math.curvature, "grad", flat, layout, target, ignored=ignored, scale=scale, out=to
+        flat, to, scale = input.reshape(size), grad.reshape(size), 1.0 / denominator
+        if small:
+            kernel = kernels.get((dtype, classes))
+            if kernel is None:
+                kernel = kernels[dtype, classes] = (
+                    gather.serial(math.point, dtype, classes)
+                    if spec.log_probabilities
+                    else classwise.serial(math.point, math.curvature, dtype, classes)
                 )
-            return dtype.type(total / denominator), grad
-        kernel = kernels.get((dtype, classes))
-        if kernel is None:
-            kernel = kernels[dtype, classes] = (
-                gather.serial(math.point, dtype, classes)
-                if spec.log_probabilities
-                else classwise.serial(math.point, math.curvature, dtype, classes)
+            total = kernel(flat, target, ignored, scale, to)
+        elif spec.log_probabilities:
+            total = gather.run(math.point, None, flat, (classes, 1), target, None, None, ignored, scale, None, to)
+        else:
+            total = classwise.run(
+                math.point, math.curvature, "grad", flat, (classes, 1), target, ignored=ignored, scale=scale, out=to
             )
-        grad = np.empty(shape, dtype) if out is None else out
-        total = kernel(input.reshape(size), target, ignored, 1.0 / denominator, grad.reshape(size))
         return dtype.type(total / denominator), grad
 
     return value_and_grad
