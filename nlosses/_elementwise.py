@@ -24,7 +24,7 @@ def quick(spec: Spec[Any]) -> Any:
     if not absent or any(options[name] for name in spec.variants):
         return None
     point, parameters = spec.math.point, (None,) * len(spec.parameters)
-    summand, vectors = spec.math.summand, spec.math.vectors
+    summand, binary, vectors = spec.math.summand, spec.math.binary, spec.math.vectors
     unit = spec.checks_domains
     if unit and not (spec.input is UNIT and spec.target is UNIT):
         return None
@@ -57,13 +57,13 @@ def quick(spec: Spec[Any]) -> Any:
         scale = 1.0 / denominator
         if n >= _threads.SMALL:
             total = elementwise.run(
-                point, True, input, target, parameters=parameters, scale=scale, out=flat, summand=summand, unit=unit,
-                vectors=vectors,
+                point, True, input, target, parameters=parameters, scale=scale, out=flat, summand=summand,
+                binary=binary, unit=unit, vectors=vectors,
             )  # fmt: skip
         else:
             kernel = kernels.get(dtype)
             if kernel is None:
-                kernel = kernels[dtype] = elementwise.serial(point, parameters, summand, dtype, unit, vectors)
+                kernel = kernels[dtype] = elementwise.serial(point, parameters, summand, binary, dtype, unit, vectors)
             total = kernel(input, target, scale, flat)
         if unit and out is None and total != total:  # an element may be outside of its interval; before `out` they were checked
             return None
@@ -238,7 +238,7 @@ class Problem:
         total = elementwise.run(
             function, with_value, self.x, self.t, self.weight, upstream, vector, self.parameters, scale,
             None if values is None else _arrays.flat(values), out, self.math.summand,
-            unit, self.math.vectors and with_value,
+            self.math.binary, unit, self.math.vectors and with_value,
         )  # fmt: skip
         if unit and self.unchecked and total != total:
             self._check_domains()

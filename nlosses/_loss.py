@@ -189,6 +189,7 @@ def elementwise(
     target_slope: Scalar | None = None,
     curvature: Scalar | None = None,
     summand: Scalar | None = None,
+    binary: Scalar | None = None,
     vectors: bool = False,
     **facts: Any,
 ) -> Callable[[Callable[P, Any]], Loss[P]]:
@@ -215,6 +216,10 @@ def elementwise(
         comparisons and ``abs`` it may call `nlosses.scalar.exp_nonpositive`, `exp_moderate`, `exp_number` and `log1p_unit`,
         and `nlosses.scalar.where` for what depends on a condition.  One that calls `exp`, `log`, `log_half` or `log1m_half`
         serves where the machine has AVX-512; elsewhere all calls `point`.
+    binary : function, optional
+        ``binary(x, t) -> (e, slope)`` of a loss whose value is ``log1p(e)`` with any e >= 0 where t is 0 or 1, under the same
+        rules: it takes the place of a `summand`, which must be given too, for hundreds of such targets in a row.  An infinite
+        e has these elements done by `summand` or `point`.
     vectors : bool, optional
         Whether `point` may be compiled for vectors too, under the same rules, which makes these functions quicker where the
         machine has AVX-512; besides those it may call `exp`, `log`, `log_half` and `log1m_half` of `nlosses.scalar` then.
@@ -242,7 +247,7 @@ def elementwise(
     (0.25, [0.0, 0.6])
     """
     declare = _spec.elementwise(
-        point, target_slope=target_slope, curvature=curvature, summand=summand, vectors=vectors, **facts
+        point, target_slope=target_slope, curvature=curvature, summand=summand, binary=binary, vectors=vectors, **facts
     )
     return lambda declaration: Loss(declare(declaration))
 

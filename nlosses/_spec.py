@@ -63,7 +63,8 @@ class Math:
 
     Elementwise: ``point(x, t, *parameters) -> (value, d value / dx)``, ``target_slope`` is d value / dt and ``curvature``
     d2 value / dx2, of the same arguments.  If the value without parameters is ``v + log1p(e)``, where 0 <= e <= 1, then
-    ``summand(x, t) -> (v, e, d value / dx)`` spares a sum most of the logarithms; x is moderate there.  It is compiled for
+    ``summand(x, t) -> (v, e, d value / dx)`` spares a sum most of the logarithms; x is moderate there.  If it is ``log1p(e)``
+    with any e >= 0 where t is 0 or 1, so does ``binary(x, t) -> (e, d value / dx)`` for such targets.  Both are compiled for
     vectors, as with ``vectors`` the point can be.
 
     Classwise: ``point(u) -> (value, d value / du)`` and ``curvature(u)``, where ``u = sum_j q_j (-log p_j)`` is the row's
@@ -74,6 +75,7 @@ class Math:
     target_slope: Scalar | None = None
     curvature: Scalar | None = None
     summand: Scalar | None = None
+    binary: Scalar | None = None
     vectors: bool = False
 
 
@@ -153,11 +155,15 @@ def elementwise(
     target_slope: Scalar | None = None,
     curvature: Scalar | None = None,
     summand: Scalar | None = None,
+    binary: Scalar | None = None,
     vectors: bool = False,
     **facts: Any,
 ) -> Callable[[Callable[P, Any]], Spec[P]]:
     """Declare a loss of one input element and one target element; see `Math` and `Spec` for what may be stated."""
-    return lambda declaration: Spec(declaration, "elementwise", Math(point, target_slope, curvature, summand, vectors), **facts)
+    if binary is not None and summand is None:
+        raise TypeError("binary must come with a summand, which serves where not all targets are 0 or 1, got None")
+    math = Math(point, target_slope, curvature, summand, binary, vectors)
+    return lambda declaration: Spec(declaration, "elementwise", math, **facts)
 
 
 def classwise(point: Scalar, *, curvature: Scalar | None = None, **facts: Any) -> Callable[[Callable[P, Any]], Spec[P]]:

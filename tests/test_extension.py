@@ -199,6 +199,62 @@ def test_summand_of_a_unit_interval(dtype, rng):
             array[4321] = kept
 
 
+def hinted(e, slope):
+    return lambda x, t: (type(x)(e) + x, type(x)(slope) + t)
+
+
+@nl.elementwise(share_point, summand=lambda x, t: (x, t, x), binary=hinted(2, 5), input=UNIT, target=UNIT)
+def ended(input, target, weight=None, reduction="mean"):
+    """Whose point, summand and function of binary targets are not the same, by which one sees who is called."""
+
+
+def test_who_calls_binary(dtype, rng):
+    """512 elements are one chunk, whose targets must all be 0 or 1."""
+    n = 4096 + 700
+    x, chunks = rng.random(n).astype(dtype), np.minimum(np.arange(n) // 512, 9)
+    for odd in ([], [0], [17], [511, 4096], [n - 1]):
+        t = rng.integers(0, 2, n).astype(dtype)
+        t[odd] = 0.25
+        soft = np.isin(chunks, chunks[odd])
+        x64, t64 = x.astype(float), t.astype(float)
+        expected = np.where(soft, x64 + np.log1p(t64), np.log1p(2 + x64)).sum()
+        slopes = np.where(soft, x, 5 + t)
+        for out in (None, np.empty(n, dtype), x.copy()):
+            value, grad = ended.value_and_grad(x if out is None or (out != x).any() else out, t, reduction="sum", out=out)
+            np.testing.assert_allclose(value, expected, rtol=4 * np.finfo(dtype).eps)
+            np.testing.assert_array_equal(grad, slopes)
+        np.testing.assert_array_equal(ended.grad(x, t, reduction="none"), x)
+
+
+def test_infinite_products_have_the_summand(dtype, rng):
+    """Of many e that are large, and of one that is infinite."""
+    x, t = rng.random(5000).astype(dtype), rng.integers(0, 2, 5000).astype(dtype)
+    right = np.where(t == 1, x, 1 - x.astype(float))
+    for wrong in (np.finfo(dtype).smallest_subnormal, np.finfo(dtype).tiny, 1e-13, 1e-9, 0):
+        x[700:720], t[700:720] = wrong, 1
+        right[700:720] = x[700]
+        with np.errstate(divide="ignore"):
+            values = np.minimum(-np.log(right), 100)
+        value, grad = nl.binary_cross_entropy.value_and_grad(x, t, reduction="sum")
+        np.testing.assert_allclose(value, values.sum(), rtol=8 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(grad[700], -1 / max(x[700].astype(float), 1e-12), rtol=1e-6)
+
+
+def test_binary_needs_a_summand():
+    with pytest.raises(TypeError, match="binary must come with a summand"):
+        nl.elementwise(share_point, binary=hinted(0, 0))
+
+
+@pytest.mark.parametrize("bad", [np.nan, -0.25, 1.25, -1.0, 2.0, np.inf])
+def test_binary_targets_of_a_unit_interval(dtype, rng, bad):
+    for at in (0, 16, 4321, 4999):
+        for k in range(2):
+            arrays = rng.random(5000).astype(dtype), rng.integers(0, 2, 5000).astype(dtype)
+            arrays[k][at] = bad
+            with pytest.raises(ValueError, match=rf"must lie in \[0, 1\], got (input|target)\[{at}\]"):
+                nl.binary_cross_entropy.value_and_grad(*arrays)
+
+
 @nl.elementwise(lambda x, t: (x / t, x), input=UNIT, target=UNIT)
 def quotient(input, target, weight=None, reduction="mean"):
     """Not a number where both are 0, though these may be."""

@@ -68,6 +68,25 @@ def test_summand(spec):
             np.testing.assert_allclose(slope, usual, rtol=1e-15, atol=0)
 
 
+@pytest.mark.parametrize("spec", [spec for spec in declared.SPECS if spec.math.binary], ids=lambda spec: spec.name)
+def test_binary(spec):
+    """The same mathematics as the point's at targets of 0 and 1, but for what it leaves to the point by an infinite e."""
+    infinite = 0
+    for x in (-40.0, 0.0, 1e-300, 1e-13, 1e-11, 0.3, 0.5, 0.7, 1 - 1e-11, 1 - 1e-13, 1.0, 40.0):
+        for t in (0.0, 1.0):
+            if not spec.input.low <= x <= spec.input.high:
+                continue
+            with np.errstate(all="ignore"):
+                e, slope = spec.math.binary(np.float64(x), np.float64(t))
+                value, usual = spec.math.point(np.float64(x), np.float64(t), *[None] * len(spec.parameters))
+            infinite += np.isinf(e)
+            assert e >= 0
+            if np.isfinite(e):
+                np.testing.assert_allclose(nl.scalar.log1p(e), value, rtol=1e-15, atol=0)
+            np.testing.assert_allclose(slope, usual, rtol=1e-15, atol=0)
+    assert infinite <= 6
+
+
 TUTORIAL = [
     ("binary_cross_entropy", {}, 0.59122998),
     ("binary_cross_entropy", {"weight": [[0.1, 0.9, 0.1], [0.1, 0.1, 0.9]]}, 0.12723307),

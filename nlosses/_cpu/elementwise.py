@@ -202,12 +202,13 @@ def _taken(parameters: tuple[Operand | None, ...]) -> tuple[bool, ...]:
 
 
 def serial(
-    point: Any, parameters: tuple[None, ...], summand: Any, dtype: Any, unit: bool, vectors: bool
+    point: Any, parameters: tuple[None, ...], summand: Any, binary: Any, dtype: Any, unit: bool, vectors: bool
 ) -> Callable[[np.ndarray, np.ndarray, float, np.ndarray], float]:
     """What `run` would do on one thread for a sum of values and their derivatives: a function of x, t, scale and out."""
     summand = sums.usable(summand)
-    if summand is not None or (vectors and has_tables()):
-        return partial(sums.kernel(point, len(parameters), summand, unit, dtype, True), ALONE)
+    vectors &= has_tables()
+    if summand or binary or vectors:
+        return partial(sums.kernel(point, len(parameters), summand, binary, vectors, unit, dtype, True), ALONE)
     kernel = _kernel(point, True, dtype, _taken(parameters), 0, False, True, unit, False)
     return lambda x, t, scale, out: kernel(ALONE, x, t, None, None, None, parameters, scale, None, out)
 
@@ -225,19 +226,21 @@ def run(
     values: np.ndarray | None = None,
     out: np.ndarray | None = None,
     summand: Any = None,
+    binary: Any = None,
     unit: bool = False,
     vectors: bool = False,
 ) -> float:
     """Sum of the values, which go to `values` too if that is given; the scaled derivative goes to `out`, which may be `x`.
 
-    The `summand` of a loss, if it has one, takes the place of its point where that is quicker.  With `unit` the result is NaN
+    The `summand` of a loss, if it has one, takes the place of its point where that is quicker, and so does `binary` where all
+    targets are 0 or 1.  With `unit` the result is NaN
     if an element is not between 0 and 1.  The function is called of `vectors` if it can be: without tables LLVM does as well.
     """
     vectors &= has_tables()
     if with_value and weight is None and upstream is None and vector is None and values is None:
         summand = sums.usable(summand)
-        if (summand is not None or vectors) and parameters.count(None) == len(parameters):
-            return sums.run(function, len(parameters), summand, unit, x, t, scale, out)
+        if (summand or binary or vectors) and parameters.count(None) == len(parameters):
+            return sums.run(function, len(parameters), summand, binary, vectors, unit, x, t, scale, out)
         kernel = _kernel(function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit, vectors)
         return _threads.run(x.size, kernel, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)

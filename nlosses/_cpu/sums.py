@@ -4,7 +4,8 @@ Values of the form v + log1p(e), where 0 <= e <= 1, take few logarithms: the sum
 With 1 + c = (1 + a) (1 + b), c is a (1 + b) + b, where nothing cancels, however small it is.  So each lane multiplies what
 comes by, and the logarithms of a block are taken at its end, side by side.  That is for inputs of a moderate size.
 
-A chunk with a larger one, or whose sum is not finite, is done again by the loss's point, number by number.
+A chunk whose targets are all 0 or 1 may have a summand of its own, with v = 0 and any e.  What holds a larger input, or has a
+sum or a product that is not finite, is done again in the next way, the last of which is the loss's point, number by number.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from ._scalar import log1p_all
 from ._shares import gathered, own_blocks, spread
 from ._vector import (
     SHORT,
+    choice,
     farther,
     farthest,
     filled_short,
@@ -92,6 +94,12 @@ def keep_first(products, n, logs, at):
 @inlined
 def of_summand(summand, x, t, absent):
     return summand(x, t)
+
+
+@inlined
+def of_binary(binary, x, t, absent):
+    e, slope = binary(x, t)
+    return type(x)(0), e, slope
 
 
 @inlined
@@ -190,7 +198,7 @@ def chunk_sum(function, parts, empty, ask, absent, x, t, first, n, scale, target
         v, e, g = parts(function, inputs, targets, absent)
         put_part(target, to + whole, rest, g * scale)
         reach = ask(inputs, targets, reach)
-        total = total + widened(where_from(rest, zero, v))
+        total = total + widened(where_from(rest, zero, zero + v))
         keep_first(e, rest, logs, taken)
         taken += step
     return _vector.total(total), taken, farthest(reach)
@@ -205,7 +213,65 @@ def sum_of_logarithms(products, n):
     return _vector.total(total)
 
 
-def make(point, absent, function, parts, empty, ask, limit, unit, stamp):
+# The ways to work on a chunk, if there are any: whether all inputs are as they should be; whether it is done; the sum of the
+# values less the logarithms; and how much of `logs` has products now.
+
+
+@inlined
+def by_function(function, parts, empty, ask, limit, unit, absent, x, t, lo, n, scale, target, to, logs, taken):
+    s, more, reach = chunk_sum(
+        function, parts, empty, ask, absent, pointer(x), pointer(t), lo, n, scale, target, to, logs, taken
+    )  # fmt: skip
+    fits = (reach >= type(reach)(0)) & (reach <= type(reach)(limit))
+    return fits, (unit | fits) & np.isfinite(s), s, more
+
+
+@inlined
+def by_point_alone(function, parts, empty, ask, limit, unit, absent, x, t, lo, n, scale, target, to, logs, taken):
+    return (not unit) or not leave_unit(x[lo : lo + n], t[lo : lo + n], n), False, 0.0, taken
+
+
+@inlined
+def by_binary(function, ask, limit, absent, x, t, lo, n, scale, target, to, logs, taken):
+    """How much of `logs` has products now; not more than before if it is not done."""
+    if not binary_targets(pointer(t), lo, n):
+        return taken
+    _, more, reach = chunk_sum(
+        function, of_binary, itself, ask, absent, pointer(x), pointer(t), lo, n, scale, target, to, logs, taken
+    )
+    largest = filled_short(logs, 0.0)
+    for i in range(taken, more, short_lanes_of(logs)):
+        largest = farther(load_short(logs, i), largest)
+    done = (reach >= type(reach)(0)) & (reach <= type(reach)(limit)) & (farthest(largest) <= np.finfo(logs.dtype).max)
+    return more if done else taken
+
+
+@inlined
+def by_nothing(function, ask, limit, absent, x, t, lo, n, scale, target, to, logs, taken):
+    return taken
+
+
+@inlined
+def binary_targets(t, first, n):
+    """Whether n targets are 0 or 1; where they are not, the first ones show it."""
+    step, zero = short_lanes_of(t), filled_short(t, 0.0)
+    begin = min(n, step)
+    others = farther(neither(load_part(t, first, begin)), zero)
+    if farthest(others) == 0:
+        whole = n - n % step
+        for k in range(begin, whole, step):
+            others = farther(neither(load_short(t, first + k)), others)
+        others = farther(neither(load_part(t, first + whole, n - whole)), others)
+    return farthest(others) == 0
+
+
+@inlined
+def neither(t):
+    """0 where a target is 0 or 1, and something else elsewhere."""
+    return choice(t == 1.0, 0.0, t)
+
+
+def make(point, absent, binary, by_targets, function, by_vectors, parts, empty, ask, limit, unit, stamp):
     def kernel(told, x, t, scale, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         n_blocks = (x.size + BLOCK - 1) // BLOCK
@@ -233,21 +299,24 @@ def make(point, absent, function, parts, empty, ask, limit, unit, stamp):
                 hi = min(lo + CHUNK, stop)
                 n = hi - lo
                 to = 0 if by_way else lo
-                s, more, reach = chunk_sum(
-                    function, parts, empty, ask, absent, pointer(x), pointer(t), lo, n, c, target, to, logs, taken
-                )
-                fits = (reach >= T(0)) & (reach <= T(limit))
-                outside += not fits
-                if (unit | fits) & np.isfinite(s):
-                    total, error = compensated(total, error, s)
+                more = by_targets(binary, ask, limit, absent, x, t, lo, n, c, target, to, logs, taken)
+                if more > taken:
                     taken = more
                 else:
-                    xs, ts, gs = x[lo:hi], t[lo:hi], destination(out, lo, hi, buffer, by_way)
-                    for i in range(n):
-                        vs[i], g = point(xs[i], ts[i], *absent)
-                        if out is not None:
-                            gs[i] = g * c
-                    total, error = add_chunk(total, error, vs, n)
+                    fits, done, s, more = by_vectors(
+                        function, parts, empty, ask, limit, unit, absent, x, t, lo, n, c, target, to, logs, taken
+                    )
+                    outside += not fits
+                    if done:
+                        total, error = compensated(total, error, s)
+                        taken = more
+                    else:
+                        xs, ts, gs = x[lo:hi], t[lo:hi], destination(out, lo, hi, buffer, by_way)
+                        for i in range(n):
+                            vs[i], g = point(xs[i], ts[i], *absent)
+                            if out is not None:
+                                gs[i] = g * c
+                        total, error = add_chunk(total, error, vs, n)
                 if out is not None and by_way:
                     copy(out[lo:hi], buffer, n)
             if empty(0.0) is not None:
@@ -272,33 +341,44 @@ def usable(summand: Any) -> Any:
 
 
 @cache
-def kernel(point: Any, parameters: int, summand: Any, unit: bool, dtype: Any, with_out: bool) -> Any:
+def kernel(
+    point: Any, parameters: int, summand: Any, binary: Any, vectors: bool, unit: bool, dtype: Any, with_out: bool
+) -> Any:
     read = array(dtype)
     signature = (types.int64, read, read, types.float64, array(dtype, writable=True) if with_out else types.none)
     parts = [name_of(point if summand is None else summand), "sum", np.dtype(dtype).name]
     parts += ["out"] * with_out + ["unit"] * unit
-    cells: dict[str, Any] = {"point": point, "absent": (None,) * parameters, "unit": unit}
-    if summand is None:
-        cells |= {"function": point, "parts": of_point, "empty": without}
-        ask, limit = nothing, np.inf
-    else:
-        cells |= {"function": summand, "parts": of_summand, "empty": itself}
-        ask, limit = magnitudes, MODERATE
+    function = summand or (point if vectors else None)
+    cells: dict[str, Any] = {"point": point, "absent": (None,) * parameters, "unit": unit, "function": function}
+    cells |= {"parts": of_summand, "empty": itself} if summand or not vectors else {"parts": of_point, "empty": without}
+    cells |= {"ask": magnitudes, "limit": MODERATE} if summand or binary else {"ask": nothing, "limit": np.inf}
     if unit:
-        ask, limit = bits, 1.0
-    cells |= {"ask": ask, "limit": limit}
+        cells |= {"ask": bits, "limit": 1.0}
+    cells |= {"binary": binary, "by_targets": by_binary if binary else by_nothing}
+    cells["by_vectors"] = by_function if function else by_point_alone
     try:
         return build(make, "_".join(parts), cells, signature)
     except errors.TypingError as error:
-        raise (unfit("point", point, LOOKED_UP) if summand is None else unfit("summand", summand, LOOKED_UP)) from error
+        what, blamed = ("point", point) if summand is None else ("summand", summand)
+        raise unfit(what, blamed, LOOKED_UP) from error
 
 
 def run(
-    point: Any, parameters: int, summand: Any, unit: bool, x: np.ndarray, t: np.ndarray, scale: float, out: np.ndarray | None
+    point: Any,
+    parameters: int,
+    summand: Any,
+    binary: Any,
+    vectors: bool,
+    unit: bool,
+    x: np.ndarray,
+    t: np.ndarray,
+    scale: float,
+    out: np.ndarray | None,
 ) -> float:
     """Sum of the values; the scaled derivative goes to `out`, which may be `x`.
 
     The `point` has so many `parameters`, all of them absent.  With `unit` the result is NaN if an element is not between 0
     and 1.
     """
-    return _threads.run(x.size, kernel(point, parameters, summand, unit, x.dtype, out is not None), x, t, scale, out)
+    kernel_of_all = kernel(point, parameters, summand, binary, vectors, unit, x.dtype, out is not None)
+    return _threads.run(x.size, kernel_of_all, x, t, scale, out)

@@ -1,5 +1,7 @@
 """Binary cross entropy of probabilities."""
 
+import math
+
 from .._scalar import log, log1m_half, log1p, log_half, where
 from .._spec import UNIT, Fact, elementwise
 
@@ -27,6 +29,16 @@ def summand(x, t):
     surprisal = -log(odds)
     surprisal = where(surprisal < most, surprisal, most)
     return where(upper, s, t) * surprisal, odds, (x - t) * r
+
+
+def binary(x, t):
+    """With the odds against what came: infinite where the limits of `point` might be reached."""
+    T = type(x)
+    d, v, floor = x - t, x * (T(1) - x), T(SMALLEST_VARIANCE)
+    enough, o = v > floor, abs(d)
+    slope = d / where(enough, v, floor)
+    beyond = where(o > T(0.5), T(math.inf), o + o * o)
+    return where(enough, d * slope, beyond), slope
 
 
 def variance(x):
@@ -64,6 +76,7 @@ def reference(x, t):
     target_slope=target_slope,
     curvature=curvature,
     summand=summand,
+    binary=binary,
     vectors=True,
     input=UNIT,
     target=UNIT,
