@@ -67,8 +67,9 @@ AHEAD = 4096
 WIDE_LANES = BYTES // WIDE.itemsize
 #: Bytes of classes up to which results are written while the next row is read: longer ones would have left the first cache.
 WAITING = 8192
-#: Bytes of classes up to which large results go past the caches: the row before waits in the second cache.
-FLOWING = 1 << 16
+#: Bytes of classes up to which large results go past the caches: the row before waits in the second one.  From LONG on the
+#: results must be LONG_ROWS bytes, for where the next cache holds a good part of them the usual way is as quick.
+FLOWING, LONG, LONG_ROWS = 1 << 20, 1 << 18, 1 << 26
 #: Bytes of a page, how near after what is read the place of what is written may not be, and how far before it is then.
 PAGE, NEAR_BY, RESERVE = 4096, 1024, 256
 
@@ -258,7 +259,8 @@ def block(
     T = x.dtype.type
     by_way = flows = False  # whether the exponentials are elsewhere than the results will be
     if out is not None:
-        flows = streams(out, x, ROWS) & (classes * x.itemsize <= FLOWING)
+        long = classes * x.itemsize
+        flows = streams(out, x, ROWS if long <= LONG else LONG_ROWS) & (long <= FLOWING)
         by_way = flows | near(out, x)
     width = -(-classes * x.itemsize // LINE) * LINE // x.itemsize
     memory = aligned(2 * width if by_way else 1, x)  # for those of two rows, in turn

@@ -39,7 +39,7 @@ from ._vector import (
     where_not,
     widened,
 )
-from .label_rows import FLOWING, exponential_of, grown, kept, normal, per_block  # noqa: F401  a driver has a `per_block`
+from .label_rows import exponential_of, grown, kept, normal, per_block  # noqa: F401  a driver has a `per_block`
 from .labels import MODERATE
 from .rows import careful_sums
 from .rows import grad as careful_grad
@@ -47,6 +47,9 @@ from .tiles import FOLD
 
 #: Bytes of classes up to which the row that follows is fetched: two of a longer one have no room in the first cache.
 NEXT = 8192
+#: Bytes of classes up to which large results go past the caches: a longer row, read twice beside its target, leaves no room
+#: for its exponentials.
+FLOWING = 1 << 16
 
 
 @inlined
