@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -15,8 +15,8 @@ from nlosses._verification import _samples as samples
 
 Shape = tuple[int, ...]
 DTYPES = ("float32", "float64")
-#: Class probabilities are a kind of target, but to a table they are an option like others.
-PROBABILITIES = "probabilities"
+#: Class probabilities are a kind of target, and so are the numbers 0 and 1 alone, but to a table they are options like others.
+PROBABILITIES, BINARY = TARGETS = "probabilities", "of 0 and 1"
 SHAPES: dict[str, tuple[Shape, ...]] = {
     "elementwise": ((10,), (1_000,), (100_000,), (1_000_000,), (10_000_000,)),
     # Small; few classes; many; huge vocabularies; inner axes, as of images.
@@ -91,12 +91,14 @@ class Case:
     def problem(self, seed: int = 0) -> Problem:
         """Input, target and option, from a generator."""
         rng = np.random.default_rng(seed)
-        names = (self.option,) if self.option not in ("", PROBABILITIES) else ()
+        names = (self.option,) if self.option not in ("", *TARGETS) else ()
         values = samples.option_values(self.spec, names, self.shape, rng) if names else {}
         options = {k: v.astype(self.dtype) if isinstance(v, np.ndarray) else v for k, v in values.items()}
         x = anywhere(self.spec.input, self.shape, self.dtype, rng)
         if not self.labelled:
             t = anywhere(UNIT, self.shape, self.dtype, rng)  # every loss has these targets
+            if self.option == BINARY:
+                t = np.round(t)
             if self.classwise:
                 t /= t.sum(axis=1, keepdims=True)
         else:
@@ -134,6 +136,21 @@ class Problem:
         values = prod(self.case.positions) * self.x.itemsize if self.case.reduction == "none" else 0
         return [self.x.nbytes, values]
 
+    @property
+    def bytes(self) -> int:
+        """All that are read and written."""
+        return sum(self.written) + sum(a.nbytes for a in self.reads)
+
+    def excerpt(self, size: int) -> Problem:
+        """Its first positions, which move about so many bytes; options must not have numbers for each position."""
+        rows = len(self.x) * size // self.bytes
+        x, t = self.x[: max(1, rows)], self.t[: max(1, rows)]
+        if rows == 0 and len(self.case.shape) > 2:  # the first rows of the first image
+            n = max(1, self.case.shape[2] * len(self.x) * size // self.bytes)
+            x, t = x[:, :, :n], t[:, :n]
+        x, t = np.ascontiguousarray(x), np.ascontiguousarray(t)
+        return Problem(replace(self.case, shape=x.shape), x, t, self.options)
+
 
 def anywhere(interval: Interval, shape: Shape, dtype: str, rng: np.random.Generator) -> np.ndarray:
     """Random numbers of an interval, away from its ends; normal ones, of the size that logits have, if it has none."""
@@ -154,7 +171,8 @@ def anywhere(interval: Interval, shape: Shape, dtype: str, rng: np.random.Genera
 def options(spec: Spec[Any]) -> list[str]:
     """Everything that a call of the loss can be given beside input and target."""
     known = ("weight", "label_smoothing", "ignore_index", *spec.parameters, *spec.variants)
-    return [name for name in spec.options if name in known] + [PROBABILITIES] * spec.class_probabilities
+    of_targets = [PROBABILITIES] * spec.class_probabilities + [BINARY] * spec.name.startswith("binary")
+    return [name for name in spec.options if name in known] + of_targets
 
 
 def losses(quick: bool = False) -> Iterator[Case]:
@@ -171,6 +189,8 @@ def losses(quick: bool = False) -> Iterator[Case]:
         for shape in OPTION_SHAPES[spec.family]:
             yield from (Case(loss, shape, dtype, option) for option in options(spec))
             yield from (Case(loss, shape, dtype, "", reduction) for reduction in spec.reductions if reduction != "mean")
+        if BINARY in options(spec):
+            yield Case(loss, shapes[-1], dtype, BINARY)
 
 
 def headline(quick: bool = False) -> Iterator[Case]:

@@ -36,6 +36,12 @@ def cpu() -> str:
         return platform.processor() or platform.machine()
 
 
+def cache() -> int:
+    """Bytes of the largest cache, that of the first processor; 32 MiB where the system does not say."""
+    sizes = [file.read_text().strip() for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    return max((int(size.removesuffix("K")) << 10 for size in sizes if size.endswith("K")), default=32 << 20)
+
+
 def load() -> float:
     """Other processes that run now, on average of half a second; of the last minute, or 0, where the system does not say."""
     try:
@@ -77,6 +83,7 @@ def facts(threads: int) -> dict[str, str]:
         "machine": f"{cpu()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "threads": str(threads),
+        "cache": f"{cache() / 2**20:.3g} MiB",
         "load": f"{busy:.2f}" + (f", {BUSY}" if busy > QUIET else ""),
         "versions": versions(),
     }

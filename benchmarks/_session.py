@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from . import _cases, _contenders, _limit
+from . import _cases, _contenders, _limit, _machine
 from ._cases import Case
-from ._tables import Record
-from ._timing import Call, measure, spread
+from ._tables import OWN, OWN_CACHED, PEERS, Record
+from ._timing import Call, Minima, apart, measure, spread
 
 
 @dataclass
@@ -22,6 +22,7 @@ class Session:
     rounds: int
     share: float  # seconds of each contender in each round
     seed: int
+    cache: int = _machine.cache()
     left_out: list[str] = field(default_factory=list)
     measured: dict[str, Record] = field(default_factory=dict)  # by name: parts may have cases in common
 
@@ -29,12 +30,20 @@ class Session:
         """Measure a case, or repeat what was found."""
         if case.name not in self.measured:
             problem = case.problem(self.seed)
-            minima = measure(self.verified(problem) | _limit.calls(problem), self.rounds, self.share, tick)
+            calls = self.verified(problem) | _limit.calls(problem)
+            excerpt = problem.excerpt(self.cache // 4) if problem.bytes > self.cache else problem
+            if excerpt is not problem:
+                calls[OWN_CACHED] = self.contenders[0].calls(excerpt)[OWN]
+            minima = measure(calls, self.rounds, self.share, tick, settled)
+            if excerpt is not problem:
+                minima[OWN_CACHED] = [t * case.size / excerpt.x.size for t in minima[OWN_CACHED]]
             self.measured[case.name] = {
                 "name": case.name,
                 **asdict(case),
+                "family": case.spec.family,
                 "elements": case.size,
-                "bytes": sum(problem.written) + sum(a.nbytes for a in problem.reads),
+                "bytes": problem.bytes,
+                "rounds": len(minima[OWN]),
                 "seconds": {name: median(found) for name, found in minima.items()},
                 "spread": {name: spread(found) for name, found in minima.items()},
             }
@@ -76,6 +85,11 @@ class Session:
         return found
 
 
+def settled(minima: Minima) -> bool:
+    """Whether it is plain which peers are faster than nlosses and which are not."""
+    return OWN not in minima or all(apart(minima[OWN], minima[peer]) for peer in PEERS if peer in minima)
+
+
 def counts(threads: int) -> list[int]:
     """Powers of two, and the number itself."""
     return sorted({threads, *(2**k for k in range(threads.bit_length()) if 2**k <= threads)})
@@ -84,4 +98,4 @@ def counts(threads: int) -> list[int]:
 def assembled(peers: list[str], threads: int, rounds: int, share: float, seed: int) -> Session:
     """A session with the peers that are installed."""
     found, left_out = _contenders.peers(peers, threads)
-    return Session([_contenders.Own(threads), *found], threads, rounds, share, seed, left_out)
+    return Session([_contenders.Own(threads), *found], threads, rounds, share, seed, left_out=left_out)

@@ -9,6 +9,7 @@ from typing import Any
 from . import _terminal
 
 OWN, OWN_NEW, OWN_OUT, OWN_IN = "nlosses", "nlosses, new memory", "nlosses, out=", "nlosses, out=input"
+OWN_CACHED = "nlosses, in the cache"  # the first positions of a large case, and so often that it makes as many elements
 LIMIT = "limit, kept"  # in memory that is kept; earlier runs had a "limit" in new memory
 PEERS = ("torch eager", "torch.compile", "jax", "scikit-learn", "numpy")
 OWN_ALL = (OWN, OWN_OUT, OWN_IN)  # the table of new memory is that of scaling
@@ -21,6 +22,8 @@ HEADS = {
 #: Quotients of a case: what is divided by what, and from which bytes on: a call costs as much as to move some 100 kB.
 RATIOS = tuple((peer, OWN, 0) for peer in PEERS)
 SHARES = ((LIMIT, OWN, 1_000_000), (LIMIT, OWN_OUT, 1_000_000))
+#: Shares of the limit that a loss of each family should reach where its arrays exceed the cache.
+AIM = {"elementwise": 0.9, "classwise": 0.8}
 
 Record = dict[str, Any]  # of one case: name, loss, shape, dtype, option, reduction, bytes, seconds, spread
 
@@ -100,6 +103,28 @@ def cases(records: Sequence[Record]) -> None:
         f"its own way: {OWN} takes that of the last large one, which is gone.  Of the limit: the time of a loop that only\n"
         "moves the bytes, as a share of the loss' time; of cases that move a megabyte or more."
     )
+
+
+def short_of_aim(records: Iterable[Record]) -> list[tuple[Record, list[float]]]:
+    """Cases beyond the cache with a share of the limit below the aim, with both shares, and that of its own time which `OWN`
+    takes where all is in the cache: near 1 it is arithmetic that takes the time, and no memory.
+    """
+    found = []
+    for record in records:
+        shares = [ratio(record, LIMIT, OWN), ratio(record, LIMIT, OWN_OUT), ratio(record, OWN_CACHED, OWN)]
+        if OWN_CACHED in record["seconds"] and min(shares[:2]) < AIM[record["family"]]:
+            found.append((record, shares))
+    return found
+
+
+def limits(records: Sequence[Record]) -> None:
+    """A table of what falls short of the limit."""
+    if found := short_of_aim(records):
+        made = table("Short of the limit, where arrays exceed the cache", "case", ("limit", "limit, out=", "in the cache"))
+        for record, shares in found:
+            made.add_row(f"{record['loss']} {label(record)}", *(written(share, share=True) for share in shares))
+        _terminal.console().print(made)
+        _terminal.console().print(f"In the cache: the time that so many elements take there, as a share of that of {OWN}.")
 
 
 def per_element(records: Sequence[Record]) -> None:

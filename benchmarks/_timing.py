@@ -12,6 +12,7 @@ Call = Callable[[], Any]
 SAMPLE = 2e-4  # seconds; shorter calls are repeated to this length, which the clock resolves
 LONG = 0.3  # seconds; of a longer call one sample a round is enough
 SAMPLES = 3  # of a shorter one, at least
+MORE = 4  # times as many rounds where these leave something open, at most
 
 
 def seconds(call: Call, repeats: int, share: float) -> float:
@@ -27,20 +28,44 @@ def seconds(call: Call, repeats: int, share: float) -> float:
     return best
 
 
-def measure(calls: dict[str, Call], rounds: int, share: float, tick: Callable[[], Any]) -> dict[str, list[float]]:
-    """Minima of the rounds of each contender, in turns; every round begins with the next one."""
+Minima = dict[str, list[float]]  # of the rounds of each contender
+
+
+def settled(minima: Minima) -> bool:
+    return True
+
+
+def measure(
+    calls: dict[str, Call],
+    rounds: int,
+    share: float,
+    tick: Callable[[], Any],
+    settled: Callable[[Minima], bool] = settled,
+) -> Minima:
+    """Minima of the rounds of each contender, in turns; every round begins with the next one.
+
+    There are more rounds until these are `settled`.
+    """
     names = list(calls)
     repeats = {name: max(1, round(SAMPLE / seconds(call, 1, 0))) for name, call in calls.items()}
-    minima: dict[str, list[float]] = {name: [] for name in names}
+    minima: Minima = {name: [] for name in names}
     gc.disable()
     try:
-        for k in range(rounds):
+        for k in range(MORE * rounds):
             for name in names[k % len(names) :] + names[: k % len(names)]:
                 minima[name].append(seconds(calls[name], repeats[name], share))
-            tick()
+            if k < rounds:
+                tick()
+            if k >= rounds - 1 and settled(minima):
+                break
     finally:
         gc.enable()
     return minima
+
+
+def apart(a: list[float], b: list[float]) -> bool:
+    """Whether two contenders have no rounds in common, so that it is plain which is the faster one."""
+    return max(a) < min(b) or max(b) < min(a)
 
 
 def spread(minima: list[float]) -> float:

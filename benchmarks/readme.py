@@ -14,7 +14,22 @@ from statistics import median
 from typing import Any
 
 from . import _cases
-from ._tables import OWN, OWN_IN, OWN_NEW, OWN_OUT, PEERS, SHARES, Record, duration, mean, ratio, written
+from ._tables import (
+    OWN,
+    OWN_CACHED,
+    OWN_IN,
+    OWN_NEW,
+    OWN_OUT,
+    PEERS,
+    SHARES,
+    Record,
+    duration,
+    label,
+    mean,
+    ratio,
+    short_of_aim,
+    written,
+)
 
 README = Path(__file__).parents[1] / "README.md"
 RUN = Path(__file__).parent / "results" / "speed.json"
@@ -31,6 +46,7 @@ def block(results: dict[str, Any]) -> str:
         _headline([by_name[case.name] for case in _cases.headline()]),
         _all([by_name[name] for name in results["parts"]["losses"]]),
         _arrays(by_name),
+        _short(results["cases"]),
         _scaling([by_name[name] for name in results["parts"]["scaling"]], results["threads"]),
         _processes(results["process"]["first"]),
     ]
@@ -40,7 +56,7 @@ def block(results: dict[str, Any]) -> str:
 def _origin(facts: dict[str, str]) -> Iterator[str]:
     load = facts["load"].partition(",")[0]
     yield f"One run ([all of its figures](benchmarks/results/speed.json)) of {facts['date']}: {facts['machine']}, of which"
-    yield f"{facts['threads']} used, load when it began {load}; {facts['versions']}."
+    yield f"{facts['threads']} used, cache of {facts['cache']}, load when it began {load}; {facts['versions']}."
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -97,6 +113,17 @@ def _arrays(by_name: dict[str, Record]) -> Iterator[str]:
         times = [duration(seconds[first]), *(f"{duration(seconds[k])} ({seconds[first] / seconds[k]:.2f} x)" for k in rest)]
         rows.append((f"{n:,}", *[""] * (4 - len(times)), *times))
     yield from _table(("elements", "new memory", "of an earlier one", "`out=`", "`out=input`"), rows)
+
+
+def _short(records: Sequence[Record]) -> Iterator[str]:
+    beyond = [r for r in records if OWN_CACHED in r["seconds"]]
+    found = short_of_aim(records)
+    yield f"In {len(found)} of {len(beyond)} cases whose arrays exceed the cache, the speed with a fresh gradient or with `out=`"
+    yield "is below 90 % (elementwise) or 80 % (classwise) of the limit's.  The last column is the time that as many elements take"
+    yield "in the cache, as a share of that beyond it: near 100 % it is arithmetic that takes the time."
+    yield ""
+    rows = [(f"`{r['loss']}` {label(r)}", *(_cell(share, share=True) for share in shares)) for r, shares in found]
+    yield from _table(("case", "of the limit", "with `out=`", "in the cache"), rows)
 
 
 def _scaling(records: Sequence[Record], threads: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -45,7 +45,7 @@ def test_the_cases_cover_the_registry(loss):
         assert {case.option for case in of_dtype} == {"", *_cases.options(spec)}
         assert {case.shape for case in of_dtype} >= set(_cases.SHAPES[spec.family])
     signature = set(spec.options) - {"size_average", "reduce", "reduction"}
-    assert set(_cases.options(spec)) - {_cases.PROBABILITIES} == signature
+    assert set(_cases.options(spec)) - set(_cases.TARGETS) == signature
     assert {case.loss for case in _cases.losses(quick=True)} == set(nl.LOSSES)
 
 
@@ -137,6 +137,42 @@ def test_contenders_take_turns():
     assert {name: len(minima) for name, minima in found.items()} == dict.fromkeys("abc", 3)
     turns = [name for name, before in zip(order, ["", *order], strict=False) if name != before]
     assert "".join(turns) == "abc" + "abc" + "bca" + "cab"  # a first look at all, then three rounds
+
+
+def test_more_rounds_where_it_is_not_plain_who_is_faster():
+    """Whoever it is, and not for ever."""
+    assert _timing.apart([1.0, 2.0], [2.5, 3.0])
+    assert _timing.apart([2.5, 3.0], [1.0, 2.0])
+    assert not _timing.apart([1.0, 2.6], [2.5, 3.0])
+    for enough, rounds in ((0, 3), (6, 6), (99, 3 * _timing.MORE)):
+        found = _timing.measure({"a": int, "b": int}, 3, 0, lambda: None, lambda minima, n=enough: len(minima["a"]) >= n)
+        assert {name: len(minima) for name, minima in found.items()} == {"a": rounds, "b": rounds}
+    times = {"nlosses": [1.0, 2.0], "jax": [3.0, 4.0], "limit, kept": [1.5, 1.5]}
+    assert _session.settled(times)
+    assert not _session.settled(times | {"numpy": [1.5, 9.0]})
+    assert _session.settled(times | {"numpy": [0.5, 0.9]})
+
+
+def test_excerpts_are_first_positions_of_so_many_bytes():
+    for case in (Case("mse_loss", (100_000,)), Case("cross_entropy", (900, 50)), Case("cross_entropy", (2, 3, 100, 41))):
+        problem = case.problem()
+        excerpt = problem.excerpt(problem.bytes // 10)
+        assert 0.9 <= 10 * excerpt.bytes / problem.bytes <= 1
+        n = len(excerpt.x)
+        x, t = (a[:n, :, : excerpt.x.shape[2]] if a.ndim == 4 else a[:n] for a in (problem.x, problem.t))
+        np.testing.assert_array_equal(excerpt.x, x)
+        np.testing.assert_array_equal(excerpt.t, t[:, : excerpt.x.shape[2]] if x.ndim == 4 else t)
+        assert excerpt.case.shape == excerpt.x.shape
+    assert Case("cross_entropy", (3, 1000)).problem().excerpt(9).x.shape == (1, 1000)
+
+
+def test_what_falls_short_of_the_limit():
+    seconds = {"limit, kept": 8.0, "nlosses": 10.0, "nlosses, out=": 9.0, "nlosses, in the cache": 9.5}
+    record = {"family": "elementwise", "bytes": 10**8, "seconds": seconds}
+    assert _tables.short_of_aim([record]) == [(record, [0.8, pytest.approx(8 / 9), 0.95])]
+    assert not _tables.short_of_aim([record | {"family": "classwise"}])
+    del seconds["nlosses, in the cache"]  # it fits
+    assert not _tables.short_of_aim([record])
 
 
 def test_spread_forgives_one_disturbed_round_of_many():
