@@ -118,9 +118,9 @@ def _arrays(by_name: dict[str, Record]) -> Iterator[str]:
 def _short(records: Sequence[Record]) -> Iterator[str]:
     beyond = [r for r in records if OWN_CACHED in r["seconds"]]
     found = short_of_aim(records)
-    yield f"In {len(found)} of {len(beyond)} cases whose arrays exceed the cache, the speed with a fresh gradient or with `out=`"
-    yield "is below 90 % (elementwise) or 80 % (classwise) of the limit's.  The last column is the time that as many elements take"
-    yield "in the cache, as a share of that beyond it: near 100 % it is arithmetic that takes the time."
+    yield f"In {len(found)} of {len(beyond)} cases whose arrays exceed the cache, a fresh gradient or one with `out=` has less"
+    yield "than 90 % (elementwise) or 80 % (classwise) of the limit's speed.  The last column is the time that as many elements"
+    yield "take in the cache, as a share of that beyond it: near 100 % it is arithmetic that takes the time."
     yield ""
     rows = [(f"`{r['loss']}` {label(r)}", *(_cell(share, share=True) for share in shares)) for r, shares in found]
     yield from _table(("case", "of the limit", "with `out=`", "in the cache"), rows)
