@@ -6,6 +6,7 @@ from ._functions import log_sigmoid, log_softmax, sigmoid, softmax
 from ._loss import Loss, classwise, elementwise
 from ._memory import release_memory
 from ._modules import module as _module
+from ._spec import Interval
 from ._version import __version__ as __version__
 
 binary_cross_entropy = Loss(_losses.binary_cross_entropy)
@@ -43,6 +44,7 @@ __all__ = [
     "BCELoss",
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "Interval",
     "KLDivLoss",
     "L1Loss",
     "Loss",

@@ -144,8 +144,6 @@ class Problem:
         if t.dtype.kind == "u" and t.size and t.max() > np.iinfo(np.int64).max:
             raise _validate.bad_index(self.spec.name, t, classes, self.ignored)
         self.t = _flat(t, I8)
-        if not -(2**63) <= self.ignored < 2**63:
-            self.ignored = -1  # no class index can be it
         bad, counted = checks.census(self.t, classes, self.ignored, self.weight)
         if bad:
             raise _validate.bad_index(self.spec.name, t, classes, self.ignored)

@@ -11,7 +11,7 @@ from . import _arrays, _memory, _validate
 from ._arrays import F4, F8
 from ._cpu import _threads, checks, elementwise
 from ._results import Result, divided, serves
-from ._spec import UNIT, Math, Spec
+from ._spec import Math, Spec
 
 
 def quick(spec: Spec[Any]) -> Any:
@@ -26,7 +26,7 @@ def quick(spec: Spec[Any]) -> Any:
     point, parameters = spec.math.point, (None,) * len(spec.parameters)
     summand, binary, vectors = spec.math.summand, spec.math.binary, spec.math.vectors
     unit = spec.checks_domains
-    if unit and not (spec.input is UNIT and spec.target is UNIT):
+    if unit and not spec.in_unit:
         return None
     kernels: dict[Any, Any] = {}
 
@@ -107,7 +107,7 @@ class Problem:
                 self.math = spec.variants[switch]
         self.unit = self.unchecked = False
         if spec.checks_domains:
-            self.unit = self.unchecked = spec.input is UNIT and spec.target is UNIT
+            self.unit = self.unchecked = spec.in_unit
             if not self.unit:
                 self._check_domains()
         self.weight = None if options.get("weight") is None else self._weight(options["weight"])

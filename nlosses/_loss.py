@@ -224,8 +224,8 @@ def elementwise(
         Whether `point` may be compiled for vectors too, under the same rules, which makes these functions quicker where the
         machine has AVX-512; besides those it may call `exp`, `log`, `log_half` and `log1m_half` of `nlosses.scalar` then.
     **facts
-        Further fields of the declaration, as the library's own losses use them: ``input=`` and ``target=`` (the intervals
-        that are checked), ``shapes=``, ``kinks=``, ``reference=``, ``facts=``.
+        Further fields of the declaration, as the library's own losses use them: ``input=`` and ``target=`` (an
+        `Interval` each, which is checked), ``shapes=``, ``kinks=``, ``reference=``, ``facts=``.
 
     Returns
     -------

@@ -29,7 +29,24 @@ def identity(u):
 
 @dataclass(frozen=True)
 class Interval:
-    """A closed interval of real numbers; infinite ends mean that every real number is meant."""
+    """A closed interval of real numbers, for ``input=`` and ``target=`` of `elementwise`.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends.  Infinite ones mean that every real number is meant, and nothing is checked.
+
+    Examples
+    --------
+    >>> import nlosses as nl
+    >>> @nl.elementwise(lambda x, t: (x - t, type(x)(1)), input=nl.Interval(0, 1))
+    ... def excess(input, target, reduction="mean"):
+    ...     "Of shares."
+    >>> excess([0.5, 1.5], [0.25, 0.25])
+    Traceback (most recent call last):
+        ...
+    ValueError: excess: input must lie in [0, 1], got input[1] = 1.5
+    """
 
     low: float = -math.inf
     high: float = math.inf
@@ -141,6 +158,11 @@ class Spec(Generic[P]):
     def checks_domains(self) -> bool:
         """Whether input or target is confined to an interval."""
         return self.input.bounded or self.target.bounded
+
+    @cached_property
+    def in_unit(self) -> bool:
+        """Whether input and target are confined to [0, 1]."""
+        return self.input == self.target == UNIT
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:

@@ -84,6 +84,8 @@ def checked(spec: Spec[Any], options: dict[str, Any]) -> dict[str, Any]:
         ignored = options["ignore_index"]
         if isinstance(ignored, bool) or not isinstance(ignored, int | np.integer):
             raise TypeError(f"{spec.name}: ignore_index must be an integer, got {described(ignored)}")
+        if not -(2**63) <= ignored < 2**63:
+            raise ValueError(f"{spec.name}: ignore_index must be an integer of 64 bits, as class indices are, got {ignored}")
         options["ignore_index"] = int(ignored)
     return options
 

@@ -868,3 +868,51 @@ def test_table_of_torchs_errors(function, method, x, t, T, printed, torch):
     assert_accurate(f"{function.__name__} {method}", result, exact, T)
     spacing = float(np.spacing(abs(T(float(exact)))))
     assert abs(torch - float(exact)) > BOUND * spacing  # what makes the row worth its place
+
+
+# --- few classes, whose weights and losses go by a kernel of their own -------------------------------------------------
+
+
+def of_rows(x, y, weight, ignored):
+    """Losses, gradients of their sum, and what a mean divides by, in long double."""
+    x, n = x.astype(np.longdouble), np.arange(len(y))
+    kept = y != ignored
+    label = np.where(kept, y, 0)
+    w = np.where(kept, weight.astype(np.longdouble)[label], 0)
+    e = np.exp(x - x.max(1, keepdims=True))
+    p = e / e.sum(1, keepdims=True)
+    rest = np.where(np.arange(x.shape[1]) == label[:, None], 0, p).sum(1)  # 1 - p of the label, without cancellation
+    far = p[n, label] < 0.5
+    losses = np.where(far, x.max(1) - x[n, label] + np.log(e.sum(1)), -np.log1p(-np.where(far, 0, rest)))
+    grad = p
+    grad[n, label] = -rest
+    return w * losses, w[:, None] * grad, w.sum()
+
+
+@pytest.mark.parametrize("largest", [1, 30, 39, 79, 300])
+@pytest.mark.parametrize("classes", [2, 3, 5, 8])
+def test_weights_of_few_classes(classes, largest, dtype, rng):
+    """Of logits that are moderate or not, of weights that fit or not, and among rows that are ignored."""
+    bound = BOUND * np.finfo(dtype).eps
+    tiny = np.finfo(dtype).smallest_subnormal
+    for n in (1, 63, 64, 1000, 5000):
+        x = rng.uniform(-largest / 2, largest / 2, (n, classes)).astype(dtype)
+        y = rng.integers(0, classes, n)
+        y[rng.random(n) < 0.1] = -100
+        for w in (1, 0, 2.0**-60, 2.0**60):
+            weight = rng.uniform(0.5, 2, classes).astype(dtype)
+            weight[rng.integers(classes)] = w
+            off = 4 * tiny * max(w, 1)  # a weight multiplies the half of the smallest number that a probability is off
+            for given in ({}, {"weight": weight}):
+                losses, slopes, divisor = of_rows(x, y, given.get("weight", np.ones(classes)), -100)
+                found, grad = ce.value_and_grad(x, y, reduction="none", **given)
+                np.testing.assert_allclose(found, losses.astype(float), rtol=bound, atol=off)
+                np.testing.assert_allclose(grad, slopes.astype(float), rtol=bound, atol=off)
+                total, grad = ce.value_and_grad(x, y, reduction="sum", **given)
+                np.testing.assert_allclose(total, losses.sum().astype(float), rtol=bound, atol=n * off)
+                if divisor > 0:
+                    same = x.copy()
+                    mean, _ = ce.value_and_grad(same, y, out=same, **given)
+                    np.testing.assert_allclose(mean, (losses.sum() / divisor).astype(float), rtol=bound, atol=n * off)
+                    exact = (slopes / divisor).astype(float)
+                    np.testing.assert_allclose(same, exact, rtol=bound, atol=off / min(1, float(divisor)))

@@ -14,7 +14,19 @@ from scipy import special
 
 import nlosses as nl
 from nlosses import losses as declared
-from nlosses._cpu import _threads, classwise, columns, gather, label_rows, labels, rows, short_rows, soft_rows, tiles
+from nlosses._cpu import (
+    _threads,
+    classwise,
+    columns,
+    gather,
+    label_rows,
+    labels,
+    rows,
+    short_rows,
+    soft_rows,
+    tiles,
+    weighted_columns,
+)
 from nlosses._cpu._vector import has_tables
 from nlosses._verification import SHAPES as VERIFIED
 
@@ -522,10 +534,10 @@ def test_shapes_reach_every_driver(shapes):
         layouts = [(s[min(1, len(s) - 1)], int(np.prod(s[2:]))) for s in shapes["classwise"]]
         assert {classwise.driver_of(layout, itemsize, plain=False) for layout in layouts} == {rows, tiles}
         of_labels = {label_rows, labels}
-        by_tables = ({short_rows}, {columns}) if has_tables() else (set(), set())
-        for summed, further in zip((False, True), by_tables, strict=True):
-            reached = {classwise.driver_of(layout, itemsize, plain=True, summed=summed) for layout in layouts}
-            assert reached == of_labels | further
+        by_tables = {short_rows}, {short_rows, columns}, {short_rows, weighted_columns}
+        for (linear, apart), further in zip(((False, True), (True, False), (True, True)), by_tables, strict=True):
+            reached = {classwise.driver_of(layout, itemsize, True, linear=linear, apart=apart) for layout in layouts}
+            assert reached == of_labels | (further if has_tables() else set())
         assert {classwise.driver_of(layout, itemsize, soft=True) for layout in layouts} == {soft_rows, tiles}
         assert {gather.are_few(layout, itemsize) for layout in layouts} == {has_tables(), False}
 

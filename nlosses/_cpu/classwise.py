@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 
 from .._spec import identity
-from . import _threads, columns, label_rows, rows, short_rows, soft_rows, tiles
+from . import _threads, columns, label_rows, rows, short_rows, soft_rows, tiles, weighted_columns
 from . import labels as of_labels
 from ._blocks import as_in, closed, uncounted
 from ._jit import array, build, name_of
@@ -34,18 +34,19 @@ def driver_of(
     plain: bool = False,
     even: float | None = None,
     soft: bool = False,
-    summed: bool = False,
+    linear: bool = False,
+    apart: bool = False,
 ) -> Any:
     """The module of the driver for a layout of (classes, inner); `plain` is the gradient or value of class indices, which may
     be smoothed as if all classes had one weight, with an `even` share for each, and `soft` that of class probabilities without
-    weights.  `summed` is a plain sum of surprisals, of no weights and gradients upstream.
+    weights.  What is `linear` is surprisals without gradients upstream, whose classes or positions may have to be told `apart`.
     """
     classes, inner = layout
     if soft and inner == 1 and classes * itemsize > FEW:
         return soft_rows
     if plain and even is None and inner == 1 and has_tables():
-        if summed and 1 < classes <= columns.MOST:
-            return columns
+        if linear and 1 < classes <= columns.MOST:
+            return weighted_columns if apart else columns
         if classes > LEAST and classes * itemsize <= short_rows.MOST:
             return short_rows
     if plain and inner == 1 and classes * itemsize > of_labels.FEW:
@@ -115,7 +116,7 @@ def serial(
     """What `run` would do on one thread for rows of class indices that are all alike: a function of x, target, ignored, scale
     and out.
     """
-    driver = driver_of((classes, 1), dtype.itemsize, True, summed=point is identity)
+    driver = driver_of((classes, 1), dtype.itemsize, True, linear=point is identity)
     one, none = ones(classes, dtype), ones(0, dtype)
     kernel = _kernel(point, curvature, "grad", dtype, driver, True, False)
 
@@ -153,8 +154,8 @@ def run(
     labelled = None if target is None else target.dtype.kind == "i"
     plain = bool(labelled) and (even is None or weight is None) and mode in of_labels.MODES
     soft = labelled is False and weight is None and mode in of_labels.MODES
-    summed = point is identity and weight is None and upstream is None and values is None
-    driver = driver_of(layout, x.itemsize, plain, even, soft, summed)
+    apart = weight is not None or values is not None
+    driver = driver_of(layout, x.itemsize, plain, even, soft, point is identity and upstream is None, apart)
     none = ones(0, x.dtype)
     kernel = _kernel(point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(

@@ -13,11 +13,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import types
 
+from .._spec import Scalar
 from . import _vector
-from ._blocks import CHUNK, LINE, WIDE, aligned, alive, closed, compensated, copy, stack_buffer, uncounted
+from ._blocks import CHUNK, LINE, WIDE, aligned, alive, closed, compensated, copy, near, stack_buffer, uncounted
 from ._columns import columns, rows
-from ._jit import inlined, jitable, optional
+from ._jit import inlined, jitable, optional, overloaded
 from ._scalar import exp_kept
 from ._streams import ROWS, streams
 from ._vector import (
@@ -27,6 +29,7 @@ from ._vector import (
     indices,
     late,
     load_short,
+    permuted,
     pointer,
     prefetch,
     settle,
@@ -45,8 +48,18 @@ from .tiles import BLOCK, INDEX, load
 MOST = 8
 #: Vectors of positions whose losses are one product; `BLOCK` and `CHUNK` are whole numbers of groups.
 GROUP = 4
+#: Groups whose products may be one.
+JOINED = 4
 #: Bytes that are fetched ahead.
 AHEAD = 4096
+
+
+@overloaded
+def of_label(number, label):
+    """A number as it is, or of a vector, and what leaves a label in the low bits, the lanes that the labels name."""
+    if isinstance(number, types.BaseTuple):
+        return lambda number, label: permuted(number[0], label + number[1])
+    return lambda number, label: number
 
 
 @cache
@@ -89,18 +102,20 @@ def _of_classes(classes: int) -> tuple[Callable[..., Any], ...]:
 def _group_of(classes: int) -> Callable[..., Any]:
     """The kernel of a few vectors of rows of so many classes.
 
-    Their gradients, `k` times those of the losses, go to `results`, if there is a k, and o / e to `ratios`.  Returned are the
+    Their gradients, `k` times those of the losses, go to a `place`, if there is a k, and o / e to `ratios`.  What k may be
+    `of_label` tells.  Returned are the
     product of all 1 + o / e, less 1, and the largest magnitude of a logit.
     """
     loaded, reach_of, exponentials, sums, results_of, stored = _of_classes(classes)
 
-    def write_gradients(k, es, label, ignored, o, reciprocal, results, at):
-        factor = where_other(label, ignored, reciprocal * k, type(k)(0))
-        stored(rows(results_of(es, label, 0, factor, type(k)(0) - o * factor)), results, at)
+    def write_gradients(k, es, label, ignored, o, reciprocal, place, at):
+        zero = type(o)(0)
+        factor = where_other(label, ignored, reciprocal * of_label(k, label), zero)
+        stored(rows(results_of(es, label, 0, factor, zero - o * factor)), place[0], place[1] + at)
 
     gradients = optional(write_gradients)
 
-    def group(x, at, ys, p, n, ignored, k, results, ratios):
+    def group(x, at, ys, p, n, ignored, k, place, ratios):
         zero = filled_short(x, 0.0)
         unknown, one, product, reach = unknown_zero(zero), filled_short(x, 1.0), zero, zero
         step = short_lanes_of(x)
@@ -115,7 +130,7 @@ def _group_of(classes: int) -> Callable[..., Any]:
             z = o + e
             reciprocal = one / (z * e)  # one division for both quotients
             ratio = where_other(label, ignored, o * (z * reciprocal), zero)
-            gradients(k, es, label, ignored, o, e * reciprocal, results, q * classes)
+            gradients(k, es, label, ignored, o, e * reciprocal, place, q * classes)
             _vector.store(ratios, q, ratio)
             product = joined(product, ratio)
         return product, farthest(reach)
@@ -123,17 +138,61 @@ def _group_of(classes: int) -> Callable[..., Any]:
     return inlined(group)
 
 
+@inlined
+def half_of(x):
+    return x * type(x)(0.5)
+
+
+def _group_of_two() -> Callable[..., Any]:
+    """The same for two classes, where the exponential of the difference is all that is needed.
+
+    What its rounding has lost is made up for: of a large one it would be many units in the last place of the exponential.
+    """
+    loaded, _, _, _, _, stored = _of_classes(2)
+
+    def write_gradients(k, label, ignored, p, place, at):
+        zero = type(p)(0)
+        other = where_other(label, ignored, p * of_label(k, label), zero)
+        own = zero - other
+        stored(rows((where_other(label, 1, own, other), where_other(label, 1, other, own))), place[0], place[1] + at)
+
+    gradients = optional(write_gradients)
+
+    def group(x, at, ys, p, n, ignored, k, place, ratios):
+        zero = filled_short(x, 0.0)
+        unknown, one, product, reach = unknown_zero(zero), filled_short(x, 1.0), zero, zero
+        step = short_lanes_of(x)
+        for q in range(0, GROUP * step, step):
+            a, b = columns(loaded(x, at + 2 * q))
+            for i in range(0, 2 * step, step):
+                prefetch(x, at + 2 * q + i + AHEAD // LINE * step)
+            label = indices(ys, p + q, zero)
+            d = b - a
+            v = d - b
+            lost = (b - (d - v)) - (a + v)
+            reach = farther(d, reach)
+            e = exp_kept(where_other(label, 1, d, -d), unknown)
+            e = e + e * where_other(label, 1, lost, -lost)
+            ratio = where_other(label, ignored, e, zero)
+            gradients(k, label, ignored, e * (one / (one + e)), place, 2 * q)
+            _vector.store(ratios, q, ratio)
+            product = joined(product, ratio)
+        return product, half_of(farthest(reach))
+
+    return inlined(group)
+
+
 def _groups(classes: int = 2) -> Callable[..., Any]:
     """The same for any number of classes from this one on."""
-    group = _group_of(classes)
+    group = _group_of(classes) if classes > 2 else _group_of_two()
     if classes == MOST:
         return group
     wider = _groups(classes + 1)
 
-    def groups(x, at, ys, p, n, ignored, k, results, ratios):
+    def groups(x, at, ys, p, n, ignored, k, place, ratios):
         if n == classes:
-            return group(x, at, ys, p, n, ignored, k, results, ratios)
-        return wider(x, at, ys, p, n, ignored, k, results, ratios)
+            return group(x, at, ys, p, n, ignored, k, place, ratios)
+        return wider(x, at, ys, p, n, ignored, k, place, ratios)
 
     return inlined(groups)
 
@@ -142,9 +201,15 @@ _worked_on = _groups()
 
 
 @optional
-def slope_of(out, scale):
-    """The factor of the gradient in the precision of the output."""
-    return out.dtype.type(scale)
+def given(out, slopes):
+    """The factors of the gradient, and None where there is none."""
+    return slopes
+
+
+@optional
+def target_of(out, at, straight, results):
+    """Where gradients are written, and from which element on: to the output `straight`, or to results on their way."""
+    return (pointer(out), at) if straight else (results, 0)
 
 
 @optional
@@ -182,84 +247,158 @@ def per_block(positions, classes, lanes):
     return per_block_of_labels(positions, classes, BLOCK)
 
 
+# What is made of a group's quotients: their product goes with others, and few logarithms are taken.
+
+
+@inlined
+def begun(like):
+    """The product of some groups, how many they are, and how many products are kept by now."""
+    return filled_short(like, 0.0), 0, 0
+
+
+@inlined
+def added(state, product, ratios, logs, size, positions, weights, values, total, error):
+    """The running sums, and what is kept, with one group more."""
+    pending, groups, taken = state
+    step, most = short_lanes_of(logs), np.finfo(logs.dtype).max
+    both = joined(pending, product)
+    if (groups < JOINED) & (farthest(both) <= most):
+        pending = both
+        groups += 1
+    else:
+        _vector.store(logs, taken, pending)
+        taken += step
+        pending = product
+        groups = 1
+        if not farthest(product) <= most:
+            for q in range(0, size, step):
+                _vector.store(logs, taken, load_short(ratios, q))
+                taken += step
+            pending = filled_short(logs, 0.0)
+            groups = 0
+    if taken + size + step > CHUNK:
+        total, error = compensated(total, error, sum_of_logarithms(logs, taken))
+        taken = 0
+    return (pending, groups, taken), total, error
+
+
+@inlined
+def ended(state, logs, total, error):
+    """The sums with all that is kept."""
+    pending, _, taken = state
+    _vector.store(logs, taken, pending)
+    return compensated(total, error, sum_of_logarithms(logs, taken + short_lanes_of(logs)))
+
+
+@inlined
+def alike(weight, scale, like):
+    """The weights and the factors of the gradient by label, whether these fit, and whether those do: there is one for all."""
+    return None, like.dtype.type(scale), fits(scale), True
+
+
+@inlined
+def prepared(ys, ignored, weight, scale, upstream, of_class, w, k):
+    """Whether all positions have the same factor, after the weights and factors were told."""
+    return True
+
+
+def block_of(begun: Scalar, added: Scalar, ended: Scalar, factors: Scalar, prepared: Scalar) -> Scalar:
+    """A driver's `block`, from what it makes of quotients and weights."""
+
+    def block(
+        point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes,
+        keep, even, ignored, scale, values, out,
+    ):  # fmt: skip
+        T = x.dtype.type
+        step = short_lanes_of(x)
+        size, n = GROUP * step, GROUP * step * classes
+        memory = aligned(step + 4 * n, x)
+        room = uncounted(memory)
+        results = pointer(room[step:])
+        logits, es = room[step + n :][:n].reshape((classes, size)), room[step + 2 * n :][:n].reshape((classes, size))
+        inputs, targets = room[step + 3 * n :], stack_buffer(INDEX)
+        ratios, logs = stack_buffer(x.dtype), stack_buffer(x.dtype)
+        # For large logits, or a factor that does not fit, as in `labels`.
+        u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
+        rest, factor, own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+        distance, high, low, e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
+        parts, part, wide, spare = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE), stack_buffer(WIDE)
+        weights, slopes, fit, modest = factors(weight, scale, x)
+        flows = joins = straight = False  # how results are written: not where logits are still to be read
+        if out is not None:
+            flows = streams(out, x, ROWS)
+            straight = not (flows | near(out, x))
+        total = 0.0
+        error = 0.0
+        state = begun(x)
+        for first in range(start, stop, size):
+            count = min(size, stop - first)
+            at = first * classes
+            xs, begin, ys, p = pointer(x), at, pointer(labels), first
+            if count < size:
+                for i in range(n):
+                    inputs[i] = x[at + i] if i < count * classes else T(0)
+                for i in range(size):
+                    targets[i] = labels[first + i] if i < count else ignored
+                xs, begin, ys, p = pointer(inputs), 0, pointer(targets), 0
+            written = straight & (count == size)
+            place = target_of(out, at, written, results)
+            product, reach = _worked_on(xs, begin, ys, p, classes, ignored, given(out, slopes), place, pointer(ratios))
+            moderate = modest & (reach <= T(MODERATE))
+            if moderate:
+                positions = ys, p, first, count, ignored
+                state, total, error = added(state, product, ratios, logs, size, positions, weights, values, total, error)
+            if not (moderate & (fit | (out is None))):
+                load(logits, x, first, count, 1)
+                labelled = labels[first : first + count]
+                careful(
+                    logits, labelled, ignored, weight, keep, None, high, low, part, wide, spare, parts, es, room,
+                    step + 2 * n, size, distance, e, rest, factor, own, None, None,
+                )  # fmt: skip
+                same = prepared(labelled, ignored, weight, scale, upstream, e, w, k)
+                derived(point, same, scale, w, k, rest, None, count, size, u, factor)
+                written = False
+                for i in range(count):
+                    y = labelled[i]
+                    for c in range(classes):
+                        number = es[c, i] if c != y else own[i]
+                        room[step + i * classes + c] = number * factor[i] if y != ignored else T(0)
+                    if not moderate:  # else the value is there already, and the same without a gradient
+                        value = u[i] if y != ignored else 0.0
+                        total, error = compensated(total, error, value)
+                        if values.size > 0:
+                            values[first + i] = T(value)
+            if not written:
+                if count == size:
+                    write(out, at, n, flows, joins, results)
+                    joins = flows
+                else:
+                    if joins:
+                        finish(out, at, results)
+                        joins = False
+                    if out is not None:
+                        copy(out[at:], room[step:], count * classes)
+        if joins:
+            finish(out, stop * classes, results)
+        if flows:
+            settle()
+        alive(memory)
+        total, error = ended(state, logs, total, error)
+        return closed(total, error)
+
+    return inlined(block)
+
+
+_block = block_of(begun, added, ended, alike, prepared)
+
+
 @inlined
 def block(
     point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
     even, ignored, scale, values, out,
 ):  # fmt: skip
     """Work on the positions start to stop, and return the sum of their values."""
-    T = x.dtype.type
-    step = short_lanes_of(x)
-    size, n = GROUP * step, GROUP * step * classes
-    memory = aligned(step + 4 * n, x)
-    room = uncounted(memory)
-    results = pointer(room[step:])
-    logits, es = room[step + n :][:n].reshape((classes, size)), room[step + 2 * n :][:n].reshape((classes, size))
-    inputs, targets = room[step + 3 * n :], stack_buffer(INDEX)
-    ratios, logs = stack_buffer(x.dtype), stack_buffer(x.dtype)
-    # For large logits, or a factor that does not fit, as in `labels`.
-    u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
-    rest, factor, own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    distance, high, low, e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-    parts, part, wide, spare = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE), stack_buffer(WIDE)
-    fit = fits(scale)
-    flows = joins = False
-    if out is not None:
-        flows = streams(out, x, ROWS)
-    total = 0.0
-    error = 0.0
-    taken = 0
-    for first in range(start, stop, size):
-        count = min(size, stop - first)
-        at = first * classes
-        xs, begin, ys, p = pointer(x), at, pointer(labels), first
-        if count < size:
-            for i in range(n):
-                inputs[i] = x[at + i] if i < count * classes else T(0)
-            for i in range(size):
-                targets[i] = labels[first + i] if i < count else ignored
-            xs, begin, ys, p = pointer(inputs), 0, pointer(targets), 0
-        product, reach = _worked_on(xs, begin, ys, p, classes, ignored, slope_of(out, scale), results, pointer(ratios))
-        moderate = reach <= T(MODERATE)
-        if moderate:
-            if farthest(product) <= np.finfo(T).max:
-                _vector.store(logs, taken, product)
-                taken += step
-            else:
-                for q in range(0, size, step):
-                    _vector.store(logs, taken, load_short(ratios, q))
-                    taken += step
-            if taken + size > CHUNK:
-                total, error = compensated(total, error, sum_of_logarithms(logs, taken))
-                taken = 0
-        if not (moderate & (fit | (out is None))):
-            load(logits, x, first, count, 1)
-            labelled = labels[first : first + count]
-            careful(
-                logits, labelled, ignored, weight, keep, None, high, low, part, wide, spare, parts, es, room, step + 2 * n,
-                size, distance, e, rest, factor, own, None, None,
-            )  # fmt: skip
-            derived(point, True, scale, w, k, rest, None, count, size, u, factor)
-            for i in range(count):
-                y = labelled[i]
-                for c in range(classes):
-                    number = es[c, i] if c != y else own[i]
-                    room[step + i * classes + c] = number * factor[i] if y != ignored else T(0)
-                if not moderate:  # else the value is there already, and the same without a gradient
-                    total, error = compensated(total, error, u[i] if y != ignored else 0.0)
-        if count == size:
-            write(out, at, n, flows, joins, results)
-            joins = flows
-        else:
-            if joins:
-                finish(out, at, results)
-                joins = False
-            if out is not None:
-                copy(out[at:], room[step:], count * classes)
-    if joins:
-        finish(out, stop * classes, results)
-    if flows:
-        settle()
-    alive(memory)
-    total, error = compensated(total, error, sum_of_logarithms(logs, taken))
-    return closed(total, error)
+    return _block(
+        point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes,
+        keep, even, ignored, scale, values, out,
+    )  # fmt: skip

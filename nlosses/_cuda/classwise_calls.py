@@ -49,8 +49,6 @@ class Problem(Call):
         self.unreduced = reduction == "none"
         self.denominator = 1.0
         self.t = self.place.flat(t, (np.dtype(np.uint8) if t.dtype.kind == "b" else t.dtype) if self.labelled else dtype)
-        if self.labelled and not -(2**63) <= self.ignored < 2**63:
-            self.ignored = -1  # no class index can be it
         if reduction == "mean":
             self.denominator = None if self.labelled else float(prod(self.shape))
 

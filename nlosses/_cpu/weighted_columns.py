@@ -1,0 +1,76 @@
+"""As `columns`, but for classes that have weights, and for the losses of all positions: each has a logarithm of its own."""
+
+from __future__ import annotations
+
+from . import _vector
+from ._blocks import compensated, rounder_of, stack_buffer
+from ._jit import inlined
+from ._scalar import log1p_all
+from ._vector import indices, load_part, load_short, pointer, short_lanes_of, store_part, where_other, widened
+from .columns import FINISH, block_of, of_label, per_block  # noqa: F401  a driver has what to make of the sums
+from .labels import factors, fits
+
+
+@inlined
+def begun(like):
+    return 0
+
+
+@inlined
+def added(state, product, ratios, logs, size, positions, weights, values, total, error):
+    """The running sums with the losses of a group, which go to `values` too if there is room."""
+    ys, p, first, count, ignored = positions
+    step = short_lanes_of(logs)
+    log1p_all(ratios, size)
+    zero = _vector.filled_short(logs, 0.0)
+    group = widened(zero)
+    for q in range(0, size, step):
+        label = indices(ys, p + q, zero)
+        losses = where_other(label, ignored, load_short(ratios, q) * of_label(weights, label), zero)
+        group = group + widened(losses)
+        if values.size > 0:
+            store_part(pointer(values), first + q, min(step, max(0, count - q)), losses)
+    total, error = compensated(total, error, _vector.total(group))
+    return state, total, error
+
+
+@inlined
+def ended(state, logs, total, error):
+    return total, error
+
+
+@inlined
+def of_classes(weight, scale, like):
+    """The weights and the factors of the gradient, by label, whether these fit, and whether those do."""
+    T, classes = like.dtype.type, weight.size
+    slopes = stack_buffer(like.dtype)
+    fit = modest = True
+    for c in range(classes):
+        slopes[c] = T(scale * weight[c])
+        fit &= fits(scale * weight[c])
+        modest &= fits(weight[c])
+    for c in range(classes, short_lanes_of(like)):
+        slopes[c] = T(0)
+    rounder = rounder_of(like)
+    return (load_part(pointer(weight), 0, classes), rounder), (load_short(slopes, 0), rounder), fit, modest
+
+
+@inlined
+def prepared(ys, ignored, weight, scale, upstream, of_class, w, k):
+    factors(ys, ignored, weight, True, scale, upstream, 0, of_class, w, k)
+    return False
+
+
+_block = block_of(begun, added, ended, of_classes, prepared)
+
+
+@inlined
+def block(
+    point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
+    even, ignored, scale, values, out,
+):  # fmt: skip
+    """Work on the positions start to stop, and return the sum of their values."""
+    return _block(
+        point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes,
+        keep, even, ignored, scale, values, out,
+    )  # fmt: skip
