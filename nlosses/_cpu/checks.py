@@ -10,8 +10,10 @@ from numba import types
 
 from . import _threads
 from ._blocks import BLOCK, CHUNK, WIDE, add, add_chunk, closed, stack_buffer
+from ._derived import weights_of
 from ._jit import array, build, inlined
 from ._shares import ALONE, gathered, own_blocks, spread
+from ._vector import pointer
 
 #: Labels that take as long as one element of a loss, and those with weights.
 LABELS, WEIGHTED = 8, 2
@@ -65,6 +67,22 @@ def all_within(labels, classes):
     return beyond == 0
 
 
+@inlined
+def sum_of_weights(weight, labels, ignored, plain):
+    """The weights of labels that are all within or, unless all are `plain`, ignored."""
+    own = stack_buffer(WIDE)
+    total = 0.0
+    error = 0.0
+    for lo in range(0, labels.size, CHUNK):
+        ys = labels[lo : lo + CHUNK]
+        weights_of(weight, ys, ignored, own)
+        if not plain:
+            for i in range(ys.size):
+                own[i] = 0.0 if ys[i] == ignored else own[i]
+        total, error = add_chunk(total, error, own, ys.size)
+    return closed(total, error)
+
+
 def make_census(weighted, stamp):
     def kernel(told, target, classes, ignored, weight):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
@@ -74,33 +92,24 @@ def make_census(weighted, stamp):
         all_blocks = 0.0
         lost = 0.0
         first, last, room = own_blocks(told, n_blocks)
-        plain = not weighted and not within(ignored, classes)  # as long as all labels are within, which is quicker to see
+        plain = not within(ignored, classes)  # as long as all labels are within, which is quicker to see
         for b in range(first, last):
             labels = target[b * BLOCK : min((b + 1) * BLOCK, target.size)]
             if plain:
                 plain = all_within(labels, classes)
-            if plain:
-                all_blocks, lost = gathered(all_blocks, lost, room, b, np.float64(labels.size))
-                continue
             outside = 0
-            counted = 0
-            total = 0.0
-            error = 0.0
-            own = stack_buffer(WIDE)
-            for lo in range(0, labels.size, CHUNK):
-                ys = labels[lo : lo + CHUNK]
-                for i in range(ys.size):
-                    y = ys[i]
-                    skipped = y == ignored
-                    inside = within(y, classes)
-                    outside += not (inside | skipped)
+            counted = labels.size
+            if not plain:
+                counted = 0
+                for i in range(labels.size):
+                    skipped = labels[i] == ignored
+                    outside += not (within(labels[i], classes) | skipped)
                     counted += not skipped
-                    if weighted:
-                        counts = inside & (not skipped)
-                        own[i] = np.float64(weight[y]) if counts else 0.0
-                if weighted:
-                    total, error = add_chunk(total, error, own, ys.size)
-            block_sum = closed(total, error) if weighted else np.float64(counted)
+            block_sum = np.float64(counted)
+            if weighted:
+                block_sum = np.float64(0.0)
+                if outside == 0:
+                    block_sum = sum_of_weights(pointer(weight), labels, ignored, plain)
             if outside > 0:
                 block_sum = np.nan
             all_blocks, lost = gathered(all_blocks, lost, room, b, block_sum)

@@ -102,9 +102,8 @@ def _of_classes(classes: int) -> tuple[Callable[..., Any], ...]:
 def _group_of(classes: int) -> Callable[..., Any]:
     """The kernel of a few vectors of rows of so many classes.
 
-    Their gradients, `k` times those of the losses, go to a `place`, if there is a k, and o / e to `ratios`.  What k may be
-    `of_label` tells.  Returned are the
-    product of all 1 + o / e, less 1, and the largest magnitude of a logit.
+    Their gradients, `k` times those of the losses, go to a `place`, if there is a k, and o / e to `ratios`; what k may be is
+    what `of_label` takes.  Returned are the product of all 1 + o / e, less 1, and the largest magnitude of a logit.
     """
     loaded, reach_of, exponentials, sums, results_of, stored = _of_classes(classes)
 

@@ -233,8 +233,8 @@ def run(
     """Sum of the values, which go to `values` too if that is given; the scaled derivative goes to `out`, which may be `x`.
 
     The `summand` of a loss, if it has one, takes the place of its point where that is quicker, and so does `binary` where all
-    targets are 0 or 1.  With `unit` the result is NaN
-    if an element is not between 0 and 1.  The function is called of `vectors` if it can be: without tables LLVM does as well.
+    targets are 0 or 1.  With `unit` the result is NaN if an element is not between 0 and 1.  The function is called of
+    `vectors` if it can be: without tables LLVM does as well.
     """
     vectors &= has_tables()
     if with_value and weight is None and upstream is None and vector is None and values is None:
