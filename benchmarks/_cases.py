@@ -141,13 +141,15 @@ class Problem:
         """All that are read and written."""
         return sum(self.written) + sum(a.nbytes for a in self.reads)
 
-    def excerpt(self, size: int) -> Problem:
-        """Its first positions, which move about so many bytes; options must not have numbers for each position."""
+    def excerpt(self, size: int) -> Problem | None:
+        """Its first positions, which move about so many bytes; None if options have numbers for each of them."""
+        if not self.case.classwise and any(isinstance(v, np.ndarray) for v in self.options.values()):
+            return None
         rows = len(self.x) * size // self.bytes
         x, t = self.x[: max(1, rows)], self.t[: max(1, rows)]
         if rows == 0 and len(self.case.shape) > 2:  # the first rows of the first image
             n = max(1, self.case.shape[2] * len(self.x) * size // self.bytes)
-            x, t = x[:, :, :n], t[:, :n]
+            x, t = x[:, :, :n], t[:, :n] if self.case.labelled else t[:, :, :n]
         x, t = np.ascontiguousarray(x), np.ascontiguousarray(t)
         return Problem(replace(self.case, shape=x.shape), x, t, self.options)
 

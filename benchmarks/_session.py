@@ -31,11 +31,11 @@ class Session:
         if case.name not in self.measured:
             problem = case.problem(self.seed)
             calls = self.verified(problem) | _limit.calls(problem)
-            excerpt = problem.excerpt(self.cache // 4) if problem.bytes > self.cache else problem
-            if excerpt is not problem:
+            excerpt = problem.excerpt(self.cache // 4) if problem.bytes > self.cache else None
+            if excerpt is not None:
                 calls[OWN_CACHED] = self.contenders[0].calls(excerpt)[OWN]
             minima = measure(calls, self.rounds, self.share, tick, settled)
-            if excerpt is not problem:
+            if excerpt is not None:
                 minima[OWN_CACHED] = [t * case.size / excerpt.x.size for t in minima[OWN_CACHED]]
             self.measured[case.name] = {
                 "name": case.name,

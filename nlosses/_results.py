@@ -41,8 +41,8 @@ def serves(out: Any, shape: tuple[int, ...], dtype: np.dtype, input: np.ndarray,
 class Result:
     """The derivative with respect to `argument`, of its shape and dtype.
 
-    `kernel_out` is what the kernel writes: contiguous, of the compute dtype and the loss's shape.  It may be the memory of
-    `kernel_argument`, element for element, but never overlaps the arrays of `used`.
+    `kernel_out` is what the kernel writes: contiguous, aligned, of the compute dtype and the shape of the loss.  It may be the
+    memory of `kernel_argument`, element for element, but never overlaps the arrays of `used`.
     """
 
     __slots__ = ("argument", "buffer", "kernel_out", "out")
@@ -66,7 +66,7 @@ class Result:
             return
         _validate.out(owner, out, argument.shape, _arrays.result_dtype(argument))
         contiguous = out.flags.f_contiguous if order == "F" else out.flags.c_contiguous
-        if type(out) is np.ndarray and contiguous and out.dtype == dtype and out.shape == shape:
+        if type(out) is np.ndarray and contiguous and out.flags.aligned and out.dtype == dtype and out.shape == shape:
             flat = _arrays.flat(out)
             clear = all(_arrays.apart(out, array) for array in used)
             if clear and kernel_argument is not None and not _arrays.apart(out, kernel_argument):

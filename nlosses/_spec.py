@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from typing import Any, Generic, ParamSpec
 
 P = ParamSpec("P")
@@ -36,6 +37,13 @@ class Interval:
     low, high : float
         The ends.  Infinite ones mean that every real number is meant, and nothing is checked.
 
+    Raises
+    ------
+    TypeError
+        An end is not a real number.
+    ValueError
+        `low` is greater than `high`, or one of them is NaN.
+
     Examples
     --------
     >>> import nlosses as nl
@@ -50,6 +58,13 @@ class Interval:
 
     low: float = -math.inf
     high: float = math.inf
+
+    def __post_init__(self) -> None:
+        for name, end in (("low", self.low), ("high", self.high)):
+            if not isinstance(end, Real):
+                raise TypeError(f"Interval: {name} must be a real number, got {end!r}")
+        if not self.low <= self.high:
+            raise ValueError(f"Interval: low must not be greater than high, got {self.low:g} and {self.high:g}")
 
     @property
     def bounded(self) -> bool:
@@ -126,6 +141,9 @@ class Spec(Generic[P]):
     facts: tuple[Fact, ...] = ()
 
     def __post_init__(self) -> None:
+        for position, interval in (("input", self.input), ("target", self.target)):
+            if not isinstance(interval, Interval):
+                raise TypeError(f"{self.name}: {position}= must be a nlosses.Interval, got {interval!r}")
         names = tuple(self.signature.parameters)
         if len(names) < 3 or "reduction" not in names[2:]:
             raise TypeError(

@@ -12,7 +12,7 @@ from nlosses import Loss
 #: Shapes of the input, by family; the classwise ones reach every driver: single row, few classes, many, inner axes.
 SHAPES = {
     "elementwise": [(7,), (3, 5), (2, 3, 4)],
-    "classwise": [(5,), (6, 3), (70, 4), (3, 203), (2, 3, 5), (2, 40, 3)],
+    "classwise": [(5,), (6, 13), (70, 4), (3, 203), (2, 3, 5), (2, 40, 3)],
 }
 
 

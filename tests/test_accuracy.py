@@ -916,3 +916,19 @@ def test_weights_of_few_classes(classes, largest, dtype, rng):
                     np.testing.assert_allclose(mean, (losses.sum() / divisor).astype(float), rtol=bound, atol=n * off)
                     exact = (slopes / divisor).astype(float)
                     np.testing.assert_allclose(same, exact, rtol=bound, atol=off / min(1, float(divisor)))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("w", [1e-12, 1e-10, 1e-30, 3e38, math.inf])
+def test_weights_at_the_ends_of_few_classes(classes, w, dtype):
+    """A weight times a loss is in float64 before a mean divides, though it may be too large or too small for float32."""
+    x = np.zeros((50, classes), dtype)
+    x[:, 1] = 37.5
+    y = np.ones(50, int)
+    weight = np.ones(classes, dtype)
+    weight[1] = w
+    losses, _, _ = of_rows(x, y, np.ones(classes), -100)
+    assert ce(x, y, weight=weight) == pytest.approx(float(losses[0]) if w < math.inf else math.nan, rel=1e-6, nan_ok=True)
+    y[:25] = 0
+    mean = (losses[0] * weight[1] + 37.5) / (1 + weight[1].astype(float)) if w < math.inf else math.nan
+    assert ce(x, y, weight=weight) == pytest.approx(float(mean), rel=1e-6, nan_ok=True)

@@ -163,6 +163,9 @@ def test_excerpts_are_first_positions_of_so_many_bytes():
         np.testing.assert_array_equal(excerpt.x, x)
         np.testing.assert_array_equal(excerpt.t, t[:, : excerpt.x.shape[2]] if x.ndim == 4 else t)
         assert excerpt.case.shape == excerpt.x.shape
+    assert Case("mse_loss", (1000,), option="weight").problem().excerpt(100) is None
+    soft = Case("cross_entropy", (2, 3, 100, 41), option=_cases.PROBABILITIES).problem()
+    assert soft.excerpt(soft.bytes // 10).t.shape == soft.excerpt(soft.bytes // 10).x.shape == (1, 3, 20, 41)
     assert Case("cross_entropy", (3, 1000)).problem().excerpt(9).x.shape == (1, 1000)
 
 

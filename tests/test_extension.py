@@ -240,6 +240,38 @@ def test_infinite_products_have_the_summand(dtype, rng):
         np.testing.assert_allclose(grad[700], -1 / max(x[700].astype(float), 1e-12), rtol=1e-6)
 
 
+@pytest.mark.parametrize("binary", [lambda x, t: x, lambda x, t: (math.gamma(x), t), lambda x, t: (x if x > t else t, t)])
+def test_binary_that_takes_no_vectors_is_named(binary):
+    @nl.elementwise(logistic_point, summand=logistic_parts, binary=binary)
+    def unfit(input, target, reduction="mean"):
+        """Has a summand that takes them."""
+
+    with pytest.raises(TypeError, match=r"binary .*lambda.* cannot be compiled for vectors"):
+        unfit([1.0], [1.0])
+    assert unfit([0.0], [1.0], reduction="none") == pytest.approx(np.log(2))
+
+
+def test_binary_that_cannot_be_used_leaves_it_to_the_others(rng, monkeypatch):
+    x, t = rng.random(700), rng.integers(0, 2, 700).astype(float)
+    assert ended(x, t, reduction="sum") == pytest.approx(np.log1p(2 + x).sum())
+    monkeypatch.setattr(sums, "usable", lambda function: None)
+    assert ended(x, t, reduction="sum") == pytest.approx(ended(x, t, reduction="none").sum())
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: nl.Interval(1, 0), ValueError, "low must not be greater than high, got 1 and 0"),
+        (lambda: nl.Interval(np.nan, 1), ValueError, "got nan and 1"),
+        (lambda: nl.Interval("a", 1), TypeError, "low must be a real number, got 'a'"),
+        (lambda: nl.elementwise(logistic_point, target=(0, 1))(lambda input, target, reduction: 0), TypeError, "target= must"),
+    ],
+)
+def test_bad_intervals(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
 def test_binary_needs_a_summand():
     with pytest.raises(TypeError, match="binary must come with a summand"):
         nl.elementwise(share_point, binary=hinted(0, 0))

@@ -44,6 +44,25 @@ def test_large_results_have_the_bits_of_small_ones(loss, dtype, shift, rng):
             np.testing.assert_array_equal(loss.value_and_grad(same, t, reduction="sum", out=same)[1], out)
 
 
+@pytest.mark.parametrize("shape", [(3_500_000, 2), (400, 20_000), (7, 21, 123, 121)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_results_that_are_not_aligned(shape, weighted, rng):
+    """Elements that lie across lines cannot go past the caches."""
+    x = rng.normal(size=shape).astype(np.float32)
+    t = rng.integers(0, shape[1], shape[:1] + shape[2:])
+    weight = np.ones(shape[1]) if weighted else None
+    memory = np.full(x.nbytes + 130, 7, np.uint8)
+    out = memory[65 : 65 + x.nbytes].view(np.float32).reshape(shape)
+    assert not out.flags.aligned
+    value, grad = nl.cross_entropy.value_and_grad(x, t, weight=weight, out=out)
+    assert grad is out
+    expected, same = nl.cross_entropy.value_and_grad(x, t, weight=weight)
+    np.testing.assert_array_equal(out, same)
+    assert value == expected
+    assert (memory[:65] == 7).all()
+    assert (memory[65 + x.nbytes :] == 7).all()
+
+
 @pytest.mark.parametrize("classes", [2, 11, 200, 1000, 16_384, 65_000, 130_000])
 def test_rows_that_are_ignored_or_large_among_those_that_flow(classes, rng):
     """Lines that two rows share, where one of them is written in another way or not at all."""

@@ -39,14 +39,16 @@ def driver_of(
 ) -> Any:
     """The module of the driver for a layout of (classes, inner); `plain` is the gradient or value of class indices, which may
     be smoothed as if all classes had one weight, with an `even` share for each, and `soft` that of class probabilities without
-    weights.  What is `linear` is surprisals without gradients upstream, whose classes or positions may have to be told `apart`.
+    weights.  What is `linear` is surprisals, whose classes or positions may have to be told `apart`.
     """
     classes, inner = layout
     if soft and inner == 1 and classes * itemsize > FEW:
         return soft_rows
     if plain and even is None and inner == 1 and has_tables():
-        if linear and 1 < classes <= columns.MOST:
-            return weighted_columns if apart else columns
+        if linear and 1 < classes <= columns.MOST and not apart:
+            return columns
+        if linear and 1 < classes <= columns.MOST and classes * itemsize <= weighted_columns.MOST:
+            return weighted_columns
         if classes > LEAST and classes * itemsize <= short_rows.MOST:
             return short_rows
     if plain and inner == 1 and classes * itemsize > of_labels.FEW:
@@ -154,8 +156,8 @@ def run(
     labelled = None if target is None else target.dtype.kind == "i"
     plain = bool(labelled) and (even is None or weight is None) and mode in of_labels.MODES
     soft = labelled is False and weight is None and mode in of_labels.MODES
-    apart = weight is not None or values is not None
-    driver = driver_of(layout, x.itemsize, plain, even, soft, point is identity and upstream is None, apart)
+    apart = weight is not None or upstream is not None or values is not None
+    driver = driver_of(layout, x.itemsize, plain, even, soft, point is identity, apart)
     none = ones(0, x.dtype)
     kernel = _kernel(point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(

@@ -29,7 +29,6 @@ from ._vector import (
     indices,
     late,
     load_short,
-    permuted,
     pointer,
     prefetch,
     settle,
@@ -55,11 +54,11 @@ AHEAD = 4096
 
 
 @overloaded
-def of_label(number, label):
-    """A number as it is, or of a vector, and what leaves a label in the low bits, the lanes that the labels name."""
-    if isinstance(number, types.BaseTuple):
-        return lambda number, label: permuted(number[0], label + number[1])
-    return lambda number, label: number
+def of_positions(number, at):
+    """A number that is the same for all positions, or from an array those of a vector of them."""
+    if isinstance(number, types.Number):
+        return lambda number, at: number
+    return lambda number, at: load_short(number, at)
 
 
 @cache
@@ -102,15 +101,15 @@ def _of_classes(classes: int) -> tuple[Callable[..., Any], ...]:
 def _group_of(classes: int) -> Callable[..., Any]:
     """The kernel of a few vectors of rows of so many classes.
 
-    Their gradients, `k` times those of the losses, go to a `place`, if there is a k, and o / e to `ratios`; what k may be is
-    what `of_label` takes.  Returned are the product of all 1 + o / e, less 1, and the largest magnitude of a logit.
+    Their gradients, `k` times those of the losses, go to a `place`, if there is a k, which `of_positions` takes, and o / e to
+    `ratios`.  Returned are the product of all 1 + o / e, less 1, and the largest magnitude of a logit.
     """
     loaded, reach_of, exponentials, sums, results_of, stored = _of_classes(classes)
 
-    def write_gradients(k, es, label, ignored, o, reciprocal, place, at):
+    def write_gradients(k, es, label, ignored, o, reciprocal, place, q):
         zero = type(o)(0)
-        factor = where_other(label, ignored, reciprocal * of_label(k, label), zero)
-        stored(rows(results_of(es, label, 0, factor, zero - o * factor)), place[0], place[1] + at)
+        factor = where_other(label, ignored, reciprocal * of_positions(k, q), zero)
+        stored(rows(results_of(es, label, 0, factor, zero - o * factor)), place[0], place[1] + q * classes)
 
     gradients = optional(write_gradients)
 
@@ -129,7 +128,7 @@ def _group_of(classes: int) -> Callable[..., Any]:
             z = o + e
             reciprocal = one / (z * e)  # one division for both quotients
             ratio = where_other(label, ignored, o * (z * reciprocal), zero)
-            gradients(k, es, label, ignored, o, e * reciprocal, place, q * classes)
+            gradients(k, es, label, ignored, o, e * reciprocal, place, q)
             _vector.store(ratios, q, ratio)
             product = joined(product, ratio)
         return product, farthest(reach)
@@ -146,14 +145,15 @@ def _group_of_two() -> Callable[..., Any]:
     """The same for two classes, where the exponential of the difference is all that is needed.
 
     What its rounding has lost is made up for: of a large one it would be many units in the last place of the exponential.
+    In the place of the largest magnitude of a logit there is half of the largest difference, which may be as large.
     """
     loaded, _, _, _, _, stored = _of_classes(2)
 
-    def write_gradients(k, label, ignored, p, place, at):
+    def write_gradients(k, label, ignored, p, place, q):
         zero = type(p)(0)
-        other = where_other(label, ignored, p * of_label(k, label), zero)
+        other = where_other(label, ignored, p * of_positions(k, q), zero)
         own = zero - other
-        stored(rows((where_other(label, 1, own, other), where_other(label, 1, other, own))), place[0], place[1] + at)
+        stored(rows((where_other(label, 1, own, other), where_other(label, 1, other, own))), place[0], place[1] + 2 * q)
 
     gradients = optional(write_gradients)
 
@@ -173,7 +173,7 @@ def _group_of_two() -> Callable[..., Any]:
             e = exp_kept(where_other(label, 1, d, -d), unknown)
             e = e + e * where_other(label, 1, lost, -lost)
             ratio = where_other(label, ignored, e, zero)
-            gradients(k, label, ignored, e * (one / (one + e)), place, 2 * q)
+            gradients(k, label, ignored, e * (one / (one + e)), place, q)
             _vector.store(ratios, q, ratio)
             product = joined(product, ratio)
         return product, half_of(farthest(reach))
@@ -289,19 +289,28 @@ def ended(state, logs, total, error):
     return compensated(total, error, sum_of_logarithms(logs, taken + short_lanes_of(logs)))
 
 
+# Weights and factors of the gradient: there are none, and there is one.
+
+
 @inlined
-def alike(weight, scale, like):
-    """The weights and the factors of the gradient by label, whether these fit, and whether those do: there is one for all."""
+def of_classes(weight, scale, like):
+    """The weights and the factors of the classes, whether these fit, and whether those do."""
     return None, like.dtype.type(scale), fits(scale), True
 
 
 @inlined
-def prepared(ys, ignored, weight, scale, upstream, of_class, w, k):
-    """Whether all positions have the same factor, after the weights and factors were told."""
+def of_group(slopes, fit, upstream, positions, size, ks):
+    """The factors of a group, and whether they fit."""
+    return slopes, fit
+
+
+@inlined
+def carefully(ys, ignored, weight, scale, upstream, first, of_class, w, k):
+    """Tell weights and factors in float64; whether all positions have the same."""
     return True
 
 
-def block_of(begun: Scalar, added: Scalar, ended: Scalar, factors: Scalar, prepared: Scalar) -> Scalar:
+def block_of(begun: Scalar, added: Scalar, ended: Scalar, of_classes: Scalar, of_group: Scalar, carefully: Scalar) -> Scalar:
     """A driver's `block`, from what it makes of quotients and weights."""
 
     def block(
@@ -316,13 +325,13 @@ def block_of(begun: Scalar, added: Scalar, ended: Scalar, factors: Scalar, prepa
         results = pointer(room[step:])
         logits, es = room[step + n :][:n].reshape((classes, size)), room[step + 2 * n :][:n].reshape((classes, size))
         inputs, targets = room[step + 3 * n :], stack_buffer(INDEX)
-        ratios, logs = stack_buffer(x.dtype), stack_buffer(x.dtype)
+        ratios, logs, ks = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
         # For large logits, or a factor that does not fit, as in `labels`.
         u, w, k = stack_buffer(WIDE), stack_buffer(WIDE), stack_buffer(WIDE)
         rest, factor, own = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
         distance, high, low, e = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
         parts, part, wide, spare = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(WIDE), stack_buffer(WIDE)
-        weights, slopes, fit, modest = factors(weight, scale, x)
+        weights, slopes, all_fit, modest = of_classes(weight, scale, x)
         flows = joins = straight = False  # how results are written: not where logits are still to be read
         if out is not None:
             flows = streams(out, x, ROWS)
@@ -340,12 +349,13 @@ def block_of(begun: Scalar, added: Scalar, ended: Scalar, factors: Scalar, prepa
                 for i in range(size):
                     targets[i] = labels[first + i] if i < count else ignored
                 xs, begin, ys, p = pointer(inputs), 0, pointer(targets), 0
+            positions = ys, p, first, count, ignored
             written = straight & (count == size)
             place = target_of(out, at, written, results)
-            product, reach = _worked_on(xs, begin, ys, p, classes, ignored, given(out, slopes), place, pointer(ratios))
+            k_of_group, fit = of_group(slopes, all_fit, upstream, positions, size, ks)
+            product, reach = _worked_on(xs, begin, ys, p, classes, ignored, given(out, k_of_group), place, pointer(ratios))
             moderate = modest & (reach <= T(MODERATE))
             if moderate:
-                positions = ys, p, first, count, ignored
                 state, total, error = added(state, product, ratios, logs, size, positions, weights, values, total, error)
             if not (moderate & (fit | (out is None))):
                 load(logits, x, first, count, 1)
@@ -354,7 +364,7 @@ def block_of(begun: Scalar, added: Scalar, ended: Scalar, factors: Scalar, prepa
                     logits, labelled, ignored, weight, keep, None, high, low, part, wide, spare, parts, es, room,
                     step + 2 * n, size, distance, e, rest, factor, own, None, None,
                 )  # fmt: skip
-                same = prepared(labelled, ignored, weight, scale, upstream, e, w, k)
+                same = carefully(labelled, ignored, weight, scale, upstream, first, e, w, k)
                 derived(point, same, scale, w, k, rest, None, count, size, u, factor)
                 written = False
                 for i in range(count):
@@ -388,7 +398,7 @@ def block_of(begun: Scalar, added: Scalar, ended: Scalar, factors: Scalar, prepa
     return inlined(block)
 
 
-_block = block_of(begun, added, ended, alike, prepared)
+_block = block_of(begun, added, ended, of_classes, of_group, carefully)
 
 
 @inlined

@@ -205,7 +205,7 @@ def serial(
     point: Any, parameters: tuple[None, ...], summand: Any, binary: Any, dtype: Any, unit: bool, vectors: bool
 ) -> Callable[[np.ndarray, np.ndarray, float, np.ndarray], float]:
     """What `run` would do on one thread for a sum of values and their derivatives: a function of x, t, scale and out."""
-    summand = sums.usable(summand)
+    summand, binary = sums.usable(summand), sums.usable(binary)
     vectors &= has_tables()
     if summand or binary or vectors:
         return partial(sums.kernel(point, len(parameters), summand, binary, vectors, unit, dtype, True), ALONE)
@@ -238,7 +238,7 @@ def run(
     """
     vectors &= has_tables()
     if with_value and weight is None and upstream is None and vector is None and values is None:
-        summand = sums.usable(summand)
+        summand, binary = sums.usable(summand), sums.usable(binary)
         if (summand or binary or vectors) and parameters.count(None) == len(parameters):
             return sums.run(function, len(parameters), summand, binary, vectors, unit, x, t, scale, out)
         kernel = _kernel(function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit, vectors)

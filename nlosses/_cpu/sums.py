@@ -332,7 +332,7 @@ def make(point, absent, binary, by_targets, function, by_vectors, parts, empty, 
 
 @cache
 def usable(summand: Any) -> Any:
-    """A summand that can be compiled for the vectors of this machine, or None."""
+    """A summand, or `binary`, that can be compiled for the vectors of this machine, or None."""
     if summand is None or has_tables():
         return summand
     functions = set(reachable(summand))
@@ -359,8 +359,10 @@ def kernel(
     try:
         return build(make, "_".join(parts), cells, signature)
     except errors.TypingError as error:
-        what, blamed = ("point", point) if summand is None else ("summand", summand)
-        raise unfit(what, blamed, LOOKED_UP) from error
+        if binary:
+            kernel(point, parameters, summand, None, vectors, unit, dtype, with_out)  # goes well if `binary` is to blame
+            raise unfit("binary", binary, LOOKED_UP) from error
+        raise (unfit("summand", summand, LOOKED_UP) if summand else unfit("point", point, LOOKED_UP)) from error
 
 
 def run(

@@ -1,4 +1,6 @@
-"""As `columns`, but for classes that have weights, and for the losses of all positions: each has a logarithm of its own."""
+"""As `columns`, but for classes that have weights, for gradients upstream, and for the losses of all positions: each of these
+has a logarithm of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,12 @@ from . import _vector
 from ._blocks import compensated, rounder_of, stack_buffer
 from ._jit import inlined
 from ._scalar import log1p_all
-from ._vector import indices, load_part, load_short, pointer, short_lanes_of, store_part, where_other, widened
-from .columns import FINISH, block_of, of_label, per_block  # noqa: F401  a driver has what to make of the sums
+from ._vector import indices, load_part, load_short, permuted, pointer, short_lanes_of, store_part, where_other, widened
+from .columns import FINISH, block_of, per_block  # noqa: F401  a driver has what to make of the sums
 from .labels import factors, fits
+
+#: Up to this many bytes of classes it is quicker than as rows lie.
+MOST = 48
 
 
 @inlined
@@ -26,10 +31,10 @@ def added(state, product, ratios, logs, size, positions, weights, values, total,
     group = widened(zero)
     for q in range(0, size, step):
         label = indices(ys, p + q, zero)
-        losses = where_other(label, ignored, load_short(ratios, q) * of_label(weights, label), zero)
-        group = group + widened(losses)
+        rest, w = where_other(label, ignored, load_short(ratios, q), zero), of_labels(weights, label)
+        group = group + widened(rest) * widened(w)  # the product may be too small for the caller's precision
         if values.size > 0:
-            store_part(pointer(values), first + q, min(step, max(0, count - q)), losses)
+            store_part(pointer(values), first + q, min(step, max(0, count - q)), rest * w)
     total, error = compensated(total, error, _vector.total(group))
     return state, total, error
 
@@ -41,7 +46,7 @@ def ended(state, logs, total, error):
 
 @inlined
 def of_classes(weight, scale, like):
-    """The weights and the factors of the gradient, by label, whether these fit, and whether those do."""
+    """The weights and the factors of the classes in vectors, whether these fit, and whether those do."""
     T, classes = like.dtype.type, weight.size
     slopes = stack_buffer(like.dtype)
     fit = modest = True
@@ -56,12 +61,33 @@ def of_classes(weight, scale, like):
 
 
 @inlined
-def prepared(ys, ignored, weight, scale, upstream, of_class, w, k):
-    factors(ys, ignored, weight, True, scale, upstream, 0, of_class, w, k)
+def of_labels(numbers, label):
+    """From a vector, and what leaves a label in the low bits, the lanes that the labels name: any of one that is ignored."""
+    return permuted(numbers[0], label + numbers[1])
+
+
+@inlined
+def of_group(slopes, fit, upstream, positions, size, ks):
+    """The factors of a group, and whether they fit."""
+    ys, p, first, count, _ = positions
+    zero = _vector.filled_short(ks, 0.0)
+    for q in range(0, size, short_lanes_of(ks)):
+        _vector.store(ks, q, of_labels(slopes, indices(ys, p + q, zero)))
+    beyond = 0
+    if upstream.size > 0:
+        for i in range(count):
+            ks[i] *= upstream[first + i]
+            beyond |= not fits(ks[i])
+    return pointer(ks), fit & (beyond == 0)
+
+
+@inlined
+def carefully(ys, ignored, weight, scale, upstream, first, of_class, w, k):
+    factors(ys, ignored, weight, True, scale, upstream, first, of_class, w, k)
     return False
 
 
-_block = block_of(begun, added, ended, of_classes, prepared)
+_block = block_of(begun, added, ended, of_classes, of_group, carefully)
 
 
 @inlined

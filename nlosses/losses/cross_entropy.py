@@ -66,7 +66,8 @@ def cross_entropy(
     IndexError
         A class index is neither in [0, C) nor `ignore_index`.
     ValueError
-        The shapes do not fit; `label_smoothing` lies outside [0, 1] or is NaN; `reduction` is unknown.
+        The shapes do not fit; `label_smoothing` lies outside [0, 1] or is NaN; `reduction` is unknown; `ignore_index` has more
+        than 64 bits.
     TypeError
         An argument is complex, a string or an object; the target is neither integer nor of the input's shape.
 

@@ -45,7 +45,7 @@ def nll_loss(input, target, weight=None, size_average=None, ignore_index=-100, r
     IndexError
         A class index is neither in [0, C) nor `ignore_index`.
     ValueError
-        The shapes do not fit; `reduction` is unknown.
+        The shapes do not fit; `reduction` is unknown; `ignore_index` has more than 64 bits.
     TypeError
         `target` is not of an integer type; an argument is complex, a string or an object.
 
