@@ -310,13 +310,16 @@ def carefully(ys, ignored, weight, scale, upstream, first, of_class, w, k):
     return True
 
 
-def block_of(begun: Scalar, added: Scalar, ended: Scalar, of_classes: Scalar, of_group: Scalar, carefully: Scalar) -> Scalar:
-    """A driver's `block`, from what it makes of quotients and weights."""
+def block_of(
+    module: str, begun: Scalar, added: Scalar, ended: Scalar, of_classes: Scalar, of_group: Scalar, carefully: Scalar
+) -> Scalar:
+    """The `block` of a module, from what it makes of quotients and weights."""
 
     def block(
         point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes,
         keep, even, ignored, scale, values, out,
     ):  # fmt: skip
+        """Work on the positions start to stop, and return the sum of their values."""
         T = x.dtype.type
         step = short_lanes_of(x)
         size, n = GROUP * step, GROUP * step * classes
@@ -395,19 +398,8 @@ def block_of(begun: Scalar, added: Scalar, ended: Scalar, of_classes: Scalar, of
         total, error = ended(state, logs, total, error)
         return closed(total, error)
 
+    block.__module__, block.__qualname__ = module, "block"  # where it is found again, as the cache of kernels asks
     return inlined(block)
 
 
-_block = block_of(begun, added, ended, of_classes, of_group, carefully)
-
-
-@inlined
-def block(
-    point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
-    even, ignored, scale, values, out,
-):  # fmt: skip
-    """Work on the positions start to stop, and return the sum of their values."""
-    return _block(
-        point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes,
-        keep, even, ignored, scale, values, out,
-    )  # fmt: skip
+block = block_of(__name__, begun, added, ended, of_classes, of_group, carefully)

@@ -87,16 +87,4 @@ def carefully(ys, ignored, weight, scale, upstream, first, of_class, w, k):
     return False
 
 
-_block = block_of(begun, added, ended, of_classes, of_group, carefully)
-
-
-@inlined
-def block(
-    point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
-    even, ignored, scale, values, out,
-):  # fmt: skip
-    """Work on the positions start to stop, and return the sum of their values."""
-    return _block(
-        point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes,
-        keep, even, ignored, scale, values, out,
-    )  # fmt: skip
+block = block_of(__name__, begun, added, ended, of_classes, of_group, carefully)
