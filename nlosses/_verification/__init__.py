@@ -23,10 +23,10 @@ from ._losses import LAYOUTS, LossCase
 
 Case = dict[str, Any]
 
-#: Shapes of the input, by family; the classwise ones reach every driver: a single row, few classes, many, inner axes, some.
+#: Shapes of the input, by family; the classwise ones reach every driver: a single row, few classes, many, inner axes.
 SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "elementwise": ((24,), (4, 6), (2, 3, 4)),
-    "classwise": ((5,), (7, 3), (3, 203), (2, 3, 4), (5, 12)),
+    "classwise": ((12,), (7, 3), (3, 203), (2, 3, 4)),
 }
 DTYPES = {"cpu": ("float64", "float32"), "cuda": ("float64", "float32", "float16")}
 #: Of a device, more: around its tiles and limits, and those of the simulator, whose blocks are smaller.
