@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 Call = Callable[[], Any]
+Minima = dict[str, list[float]]  # of the rounds of each contender
 SAMPLE = 2e-4  # seconds; shorter calls are repeated to this length, which the clock resolves
 LONG = 0.3  # seconds; of a longer call one sample a round is enough
 SAMPLES = 3  # of a shorter one, at least
@@ -28,19 +29,12 @@ def seconds(call: Call, repeats: int, share: float) -> float:
     return best
 
 
-Minima = dict[str, list[float]]  # of the rounds of each contender
-
-
-def settled(minima: Minima) -> bool:
-    return True
-
-
 def measure(
     calls: dict[str, Call],
     rounds: int,
     share: float,
     tick: Callable[[], Any],
-    settled: Callable[[Minima], bool] = settled,
+    settled: Callable[[Minima], bool] = lambda minima: True,
 ) -> Minima:
     """Minima of the rounds of each contender, in turns; every round begins with the next one.
 

@@ -45,10 +45,8 @@ def driver_of(
     if soft and inner == 1 and classes * itemsize > FEW:
         return soft_rows
     if plain and even is None and inner == 1 and has_tables():
-        if linear and 1 < classes <= columns.MOST and not apart:
-            return columns
-        if linear and 1 < classes <= columns.MOST and classes * itemsize <= weighted_columns.MOST:
-            return weighted_columns
+        if linear and 1 < classes <= columns.MOST and (not apart or classes * itemsize <= weighted_columns.MOST):
+            return weighted_columns if apart else columns
         if classes > LEAST and classes * itemsize <= short_rows.MOST:
             return short_rows
     if plain and inner == 1 and classes * itemsize > of_labels.FEW:
