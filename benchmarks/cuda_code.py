@@ -39,7 +39,7 @@ class Subject:
     elements: int  #: that a thread takes at a time
     loads: int  #: arrays that are read, 16 bytes at a time, element for element
     stores: int  #: and written
-    vectors: bool  #: whether accesses of 16 bytes are planned
+    vectors: bool | None  #: whether accesses of 16 bytes are planned; None where it cannot be told from their number
     exact: bool = True  #: whether every array is needed: some derivatives leave the input or the target out
     overhead: int = 130  #: float64 instructions for the sums over rows, blocks and the grid
 
@@ -97,6 +97,11 @@ def array(dtype: Any) -> Any:
     return types.Array(from_dtype(np.dtype(dtype)), 1, "C")
 
 
+def summing() -> tuple[Any, ...]:
+    """What kernels take to sum over their grid."""
+    return tuple(array(T) for T in (np.float64, np.uint32, np.float64, np.float64))
+
+
 def elementwise() -> Iterator[Subject]:
     """Each elementwise loss: its value, value and gradient, and further derivatives, plain and with weights."""
     from numba import types
@@ -114,7 +119,7 @@ def elementwise() -> Iterator[Subject]:
         for dtype, T in DTYPES.items():
             a = array(T)
             operand = (a, i8, i8)
-            results = (array(np.float64), array(np.uint32), array(np.float64))
+            results = summing()
             signature = types.void(a, a, i8, *operand, *operand, *operand, *operand, a, f8, a, a, *results)
             width = 16 // np.dtype(T).itemsize
             taken = len(spec.parameters)
@@ -145,8 +150,16 @@ def elementwise() -> Iterator[Subject]:
 
 
 #: Classes and inner axes: one case for each driver.
-LAYOUTS = ((10, 1), (32, 1), (100, 1), (128, 1), (256, 1), (512, 1), (1000, 1), (2048, 1), (8192, 1), (16384, 1), (32768, 1),
-           (128256, 1), (1001, 1), (10, 4096), (21, 4096), (64, 4096), (150, 4096))  # fmt: skip
+LAYOUTS = (
+    (10, 1), (16, 1), (32, 1), (64, 1), (100, 1), (128, 1), (256, 1), (512, 1), (1000, 1), (2048, 1), (8192, 1), (16384, 1),
+    (32768, 1), (128256, 1), (1001, 1), (10, 4096), (21, 4096), (64, 4096), (150, 4096),
+)  # fmt: skip
+
+
+def width_of(plan: Any, classes: int, itemsize: int) -> int:
+    """Elements of an access where all arrays are aligned."""
+    width = 16 // itemsize
+    return width if plan.staged or (plan.lanes > 1 and classes % width == 0) else 1
 
 
 def classwise() -> Iterator[Subject]:
@@ -161,7 +174,7 @@ def classwise() -> Iterator[Subject]:
     for classes, inner in LAYOUTS:
         for dtype, T in DTYPES.items():
             a, labels = array(T), array(np.int64)
-            results = (array(np.float64), array(np.uint32), array(np.float64))
+            results = summing()
 
             def subject(
                 what: str, mode: str, labelled: bool, smooth: bool, classes: int = classes, inner: int = inner,
@@ -169,7 +182,7 @@ def classwise() -> Iterator[Subject]:
                 results: Any = results,
             ) -> Subject:  # fmt: skip
                 plan = driver.plan(classes, inner, itemsize, smooth)
-                width = 16 // itemsize if plan.lanes > 1 and classes % (16 // itemsize) == 0 else 1
+                width = width_of(plan, classes, itemsize)
                 kernel = driver.kernel(
                     point, None, mode, plan, width, labelled, False, not labelled, smooth, False, False, labelled,
                     True, False,
@@ -179,7 +192,7 @@ def classwise() -> Iterator[Subject]:
                 passes = 1 if plan.single or mode == "value" else 2
                 return Subject(
                     f"cross_entropy, {where}: {what}", dtype, kernel, signature, plan.elements,
-                    passes * (1 if labelled else 2), int(mode != "value"), width > 1, True, 512,
+                    passes * (1 if labelled else 2), int(mode != "value"), None if plan.staged else width > 1, True, 512,
                 )  # fmt: skip
 
             yield subject("value and gradient", "grad", True, False)
@@ -199,7 +212,7 @@ def further() -> Iterator[Subject]:
     from nlosses._cuda._blocks import ABSENT, FULL, REPEATED, SINGLE
 
     i8, f8 = types.int64, types.float64
-    results = (array(np.float64), array(np.uint32), array(np.float64))
+    results = summing()
     point = nl.cross_entropy.spec.math.point
     curvature = nl.scalar.expm1  # any function of one argument will do
     for dtype, T in DTYPES.items():
@@ -276,7 +289,7 @@ def functions() -> Iterator[Subject]:
     from nlosses._maps import ELEMENTWISE, identity
 
     i8, f8 = types.int64, types.float64
-    results = (array(np.float64), array(np.uint32), array(np.float64))
+    results = summing()
     for dtype, T in DTYPES.items():
         a, itemsize = array(T), np.dtype(T).itemsize
         operand = (a, i8, i8)
@@ -290,15 +303,16 @@ def functions() -> Iterator[Subject]:
             where = f"{classes} classes" + (" on inner axes" if inner > 1 else "")
             for name in ("softmax", "log_softmax"):
                 plan = rows.plan(classes, inner, itemsize, False)
-                width = 16 // itemsize if plan.lanes > 1 and classes % (16 // itemsize) == 0 else 1
+                width = width_of(plan, classes, itemsize)
                 kernel = rows.kernel(identity, None, name, plan, width, *[False] * 9)
                 signature = types.void(a, a, a, a, a, a, i8, i8, i8, f8, f8, i8, f8, a, a, *results)
                 passes = 1 if plan.single else 2
                 yield Subject(
-                    f"{name}, {where}", dtype, kernel, signature, plan.elements, passes, 1, width > 1, overhead=512
+                    f"{name}, {where}", dtype, kernel, signature, plan.elements, passes, 1,
+                    None if plan.staged else width > 1, overhead=512,
                 )  # fmt: skip
                 plan = rows.plan(classes, inner, itemsize, True)
-                width = 16 // itemsize if plan.lanes > 1 and classes % (16 // itemsize) == 0 else 1
+                width = width_of(plan, classes, itemsize) if plan.lanes > 1 else 1
                 kernel = functions.kernel(f"{name}_backward", plan, width)
                 passes = 1 if plan.single else 2
                 yield Subject(

@@ -25,6 +25,8 @@ def on_device(value: Any) -> bool:
         return False
     if hasattr(kind, "__cuda_ndarray__"):  # Numba's own; in its simulator they have nothing else
         return True
+    if hasattr(kind, "is_cuda"):  # torch's tensors tell it much sooner than by DLPack
+        return bool(value.is_cuda)
     if hasattr(kind, "__dlpack_device__"):
         return int(value.__dlpack_device__()[0]) in CUDA_DEVICES
     return hasattr(value, "__cuda_array_interface__")
@@ -44,7 +46,7 @@ def _host(name: str, value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def compute_dtype(*arrays: np.ndarray) -> np.dtype:
+def compute_dtype(*arrays: _validate.AnyArray) -> np.dtype:
     """float32 or float64: what NumPy promotes the floating arguments to; labels and masks of integers do not promote.
 
     float16 is computed in float32, which holds each of its values, and long double in float64.
@@ -55,14 +57,14 @@ def compute_dtype(*arrays: np.ndarray) -> np.dtype:
     return F4 if np.result_type(*floating).itemsize <= 4 else F8
 
 
-def result_dtype(array: np.ndarray) -> np.dtype:
+def result_dtype(array: _validate.AnyArray) -> np.dtype:
     """Type of the gradient with respect to `array`: its own, and float64 for integers."""
     if array.dtype is F4 or array.dtype is F8:
         return array.dtype
     return array.dtype.newbyteorder("=") if array.dtype.kind == "f" else F8
 
 
-def value_dtype(*arrays: np.ndarray) -> np.dtype:
+def value_dtype(*arrays: _validate.AnyArray) -> np.dtype:
     """Type of the value: what the floating arguments are promoted to."""
     floating = [a.dtype for a in arrays if a.dtype.kind == "f"]
     return np.result_type(*floating) if arrays[0].dtype.kind == "f" else np.result_type(F8, *floating)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ._spec import LEGACY, Interval, Spec
+
+
+class AnyArray(Protocol):
+    """An array of the host or of a device."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
 
 
 def shown(value: Any, limit: int = 80) -> str:
@@ -19,12 +29,12 @@ def shown(value: Any, limit: int = 80) -> str:
 
 def described(value: Any) -> str:
     """What an argument is, in a few words: type, and for arrays shape and dtype."""
-    if isinstance(value, np.ndarray) or hasattr(type(value), "__cuda_ndarray__"):
+    if isinstance(getattr(value, "dtype", None), np.dtype) and hasattr(value, "shape"):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"{shown(value)} ({type(value).__name__})"
 
 
-def not_real(name: str, array: np.ndarray) -> TypeError:
+def not_real(name: str, array: AnyArray) -> TypeError:
     return TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
 
 
@@ -123,7 +133,7 @@ def argnums(owner: str, value: Any) -> tuple[int, ...]:
 # --- shapes --------------------------------------------------------------------------------------------------------
 
 
-def elementwise_shapes(spec: Spec[Any], x: np.ndarray, t: np.ndarray) -> tuple[int, ...]:
+def elementwise_shapes(spec: Spec[Any], x: AnyArray, t: AnyArray) -> tuple[int, ...]:
     """Shape of the unreduced loss."""
     if x.shape == t.shape:
         return x.shape
@@ -143,7 +153,7 @@ def elementwise_shapes(spec: Spec[Any], x: np.ndarray, t: np.ndarray) -> tuple[i
     return shape
 
 
-def matching_weight(owner: str, weight: np.ndarray, shape: tuple[int, ...]) -> None:
+def matching_weight(owner: str, weight: AnyArray, shape: tuple[int, ...]) -> None:
     if weight.shape != shape:
         raise ValueError(f"{owner}: weight must have the shape of input, {shape}, got {weight.shape}")
 
@@ -154,13 +164,13 @@ def broadcasts(name: str, shape: tuple[int, ...], to: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must broadcast to shape {to}, got shape {shape}")
 
 
-def grad_output(owner: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def grad_output(owner: str, array: AnyArray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
         what = "a scalar, as the loss is" if shape == () else f"an array of the loss's shape {shape}"
         raise ValueError(f"{owner}: grad_output must be {what}, got shape {array.shape}")
 
 
-def vector(owner: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+def vector(owner: str, array: AnyArray, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
         raise ValueError(f"{owner}: vector must have the shape of input, {shape}, got {array.shape}")
 
@@ -190,7 +200,7 @@ def outside(owner: str, name: str, array: np.ndarray, interval: Interval) -> Val
 # --- classes -------------------------------------------------------------------------------------------------------
 
 
-def class_shapes(spec: Spec[Any], x: np.ndarray, t: np.ndarray, labelled: bool) -> None:
+def class_shapes(spec: Spec[Any], x: AnyArray, t: AnyArray, labelled: bool) -> None:
     """Check the shapes of logits and target."""
     shape = x.shape
     axes = len(shape)
@@ -207,7 +217,7 @@ def class_shapes(spec: Spec[Any], x: np.ndarray, t: np.ndarray, labelled: bool) 
         )
 
 
-def integer_target(spec: Spec[Any], x: np.ndarray, t: np.ndarray) -> None:
+def integer_target(spec: Spec[Any], x: AnyArray, t: AnyArray) -> None:
     if t.dtype.kind not in "iub":
         also = f" (class probabilities must have the input's shape {x.shape})" if spec.class_probabilities else ""
         raise TypeError(f"{spec.name}: target must hold integer class indices, got {described(t)}{also}")
@@ -219,7 +229,7 @@ def ignored_probabilities(owner: str, ignore_index: int) -> ValueError:
     )
 
 
-def class_weight(owner: str, weight: np.ndarray, classes: int) -> None:
+def class_weight(owner: str, weight: AnyArray, classes: int) -> None:
     if weight.shape != (classes,):
         raise ValueError(f"{owner}: weight must have shape ({classes},), one a class, got {weight.shape}")
 
@@ -247,7 +257,7 @@ def missing(owner: str, what: str, part: str) -> NotImplementedError:
 # --- functions -----------------------------------------------------------------------------------------------------
 
 
-def same_shape(owner: str, grad_output: np.ndarray, output: np.ndarray) -> None:
+def same_shape(owner: str, grad_output: AnyArray, output: AnyArray) -> None:
     if grad_output.shape != output.shape:
         raise ValueError(f"{owner}: grad_output must have the shape of output, {output.shape}, got {grad_output.shape}")
 

@@ -435,7 +435,7 @@ def bits_of(array):
 
 
 def test_bits_of_bfloat16(rng):
-    from nlosses._cuda import arrays, copies
+    from nlosses._cuda import _backend, arrays, copies
 
     finest = np.arange(0x3F7FFFF0, 0x3F820010, dtype=np.uint32)[::257]
     special = np.array([0, 0x7F7F7FFF, 0x7F7F8000, 0x7F800000, 1, 0x8000, 0x8001, 0x18000, 0x7F800001, 0x7FFFFFFF], np.uint32)
@@ -443,13 +443,13 @@ def test_bits_of_bfloat16(rng):
     x = np.concatenate([bits, bits | np.uint32(2**31)]).view(np.float32)
     queue = arrays._queue(0, 0, 0)
     out = cuda.to_device(np.zeros(x.size, np.uint16).view("V2"))
-    copies.copy(queue, cuda.to_device(x), x.shape, out)
+    copies.copy(queue, _backend.to_device(x), x.shape, _backend.of_numba(out)[0])
     result, expected = bits_of(out), bfloat_bits(x)
     assert np.array_equal(result[~np.isnan(x)], expected[~np.isnan(x)])
     nan = result[np.isnan(x)]
     assert np.all((nan & 0x7F80 == 0x7F80) & (nan & 0x7F != 0))
     back = cuda.to_device(np.zeros(x.size, np.float32))
-    copies.copy(queue, out, x.shape, back)
+    copies.copy(queue, _backend.of_numba(out)[0], x.shape, _backend.of_numba(back)[0])
     assert np.array_equal(back.copy_to_host().view(np.uint32), result.astype(np.uint32) << 16)
 
 
@@ -498,7 +498,7 @@ def test_bfloat16_with_others(rng):
 
 
 def test_bfloat16_of_other_libraries(monkeypatch, rng):
-    from nlosses._cuda import dlpack
+    from nlosses._cuda import _backend, dlpack
 
     class Bfloat:
         def __init__(self, array):
@@ -508,10 +508,10 @@ def test_bfloat16_of_other_libraries(monkeypatch, rng):
             return (2, 0)
 
         def __dlpack__(self, **options):
-            return dlpack.Exported(self.array, 0).__dlpack__()
+            return dlpack.Exported(_backend.of_numba(self.array)[0], 0).__dlpack__()
 
     library = types.ModuleType("library")
-    library.from_dlpack = lambda array: Bfloat(dlpack.imported("array", array))
+    library.from_dlpack = lambda array: Bfloat(_backend.for_numba(dlpack.imported("array", array), 0))
     monkeypatch.setitem(sys.modules, "library", library)
     monkeypatch.setattr(Bfloat, "__module__", "library.arrays")
     dx, dt = (as_bfloat(rng.normal(size=(4, 6)))[1] for _ in range(2))
@@ -718,9 +718,10 @@ def test_the_simulator_notices_faults():
         return kernel
 
     x = cuda.to_device(np.zeros(8))
+    array = _backend.of_numba(x)[0]
     faults = {"barrier": "never come to the barrier", "outside": "out of bounds", "negative": "negative index"}
     for fault, error in faults.items():
         with pytest.raises(RuntimeError, match=error):
-            _backend.build(make, "kernel", {"fault": fault}, 64).launch(1, 0, x)
-    _backend.build(make, "kernel", {"fault": "race"}, 64).launch(1, 0, x)
+            _backend.build(make, "kernel", {"fault": fault}, 64).launch(0, 0, 1, array)
+    _backend.build(make, "kernel", {"fault": "race"}, 64).launch(0, 0, 1, array)
     assert np.isnan(x.copy_to_host()[0]) or x.copy_to_host()[0] == 0  # the poison, or what was first, instead of 63

@@ -54,23 +54,34 @@ def stage16(buffer, k, data, inner, period, kind, i, width):
 
 
 @device
-def warp_sum(x):
-    for lanes in DISTANCES:
-        x += cuda.shfl_xor_sync(EVERY_LANE, x, lanes)
+def mask_of(thread, lanes):
+    """The lanes of a warp that share a position with a thread, as bits: `lanes` of them, or the whole warp."""
+    if lanes >= WARP:
+        return EVERY_LANE
+    return ((1 << lanes) - 1) << (thread % WARP // lanes * lanes)
+
+
+@device
+def lane_sum(x, lanes, mask):
+    """Sum over the lanes of a warp that share a position, which all of them get."""
+    for distance in DISTANCES:
+        if distance < lanes:
+            x += cuda.shfl_xor_sync(mask, x, distance)
     return x
 
 
 @device
-def warp_top(x):
-    for lanes in DISTANCES:
-        x = maximum(x, cuda.shfl_xor_sync(EVERY_LANE, x, lanes))
+def lane_top(x, lanes, mask):
+    for distance in DISTANCES:
+        if distance < lanes:
+            x = maximum(x, cuda.shfl_xor_sync(mask, x, distance))
     return x
 
 
 @device
 def block_sum(x, scratch, threads):
     """Sum over the threads of a block, which all of them get; `scratch` is a shared array with an element for each warp."""
-    x = warp_sum(x)
+    x = lane_sum(x, WARP, EVERY_LANE)
     thread = cuda.threadIdx.x
     cuda.syncthreads()  # nobody reads the last sum any more
     if thread % WARP == 0:
@@ -85,7 +96,7 @@ def block_sum(x, scratch, threads):
 @device
 def block_top(x, scratch, threads):
     """As `block_sum`, the largest."""
-    x = warp_top(x)
+    x = lane_top(x, WARP, EVERY_LANE)
     thread = cuda.threadIdx.x
     cuda.syncthreads()
     if thread % WARP == 0:
@@ -101,8 +112,8 @@ def block_top(x, scratch, threads):
 
 
 @device
-def finish(total, bad, place, scratch, last, threads, partial, counter, results):
-    """Sum `total` over all threads of the grid into ``results[place]``, and `bad` into ``results[BAD]``.
+def finish(total, bad, place, scratch, last, threads, partial, counter, results, seen):
+    """Sum `total` over all threads of the grid into ``results[place]``, and `bad` into ``results[BAD]``, and to `seen`.
 
     Every block leaves its part; the one that is last adds them up, in the order of the blocks, whichever it is. The counter
     is back at 0 then.
@@ -128,5 +139,6 @@ def finish(total, bad, place, scratch, last, threads, partial, counter, results)
         total = block_sum(total, scratch, threads)
         bad = block_sum(bad, scratch, threads)
         if thread == 0:
-            results[place] = total
-            results[BAD] = bad
+            results[place] = total  # for kernels to come
+            seen[place] = total  # for the host
+            seen[BAD] = bad

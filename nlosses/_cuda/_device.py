@@ -6,13 +6,16 @@ Kernels are closures over plain Python functions, as on the CPU, so that Numba's
 
 from __future__ import annotations
 
+import ctypes
+import struct
 import threading
 import types as python
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from importlib import metadata
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from numba import types
 
 from .. import _scalar, _softmax
 from .._cpu._jit import _warn_uncached, reachable, stamp
+from ._array import Array
 
 
 def _versions() -> str:
@@ -41,10 +45,13 @@ VERSION = _versions()
 #: Threads of a warp.
 WARP = 32
 
+from cuda.bindings import driver  # noqa: E402
 from llvmlite import ir  # noqa: E402
 from numba import cuda as _cuda  # noqa: E402
 from numba.cuda import cgutils as _cgutils  # type: ignore[attr-defined]  # noqa: E402
 from numba.cuda import extending as _extending  # noqa: E402
+from numba.cuda.cudadrv import driver as _memory  # noqa: E402
+from numba.cuda.np.numpy_support import from_dtype  # noqa: E402
 
 # What Numba itself has under these names is an older target, which is all that a type checker sees.
 cuda: Any = _cuda
@@ -58,9 +65,16 @@ _registered: set[Callable[..., Any]] = set(_scalar.PRIMITIVES)
 _one_at_a_time = threading.RLock()
 
 
-@cache
 def require() -> None:
-    """Raise if there is no GPU to work on."""
+    """Raise if there is no GPU to work on, and see to it that this thread can."""
+    _available()
+    status, context = driver.cuCtxGetCurrent()
+    if status or not int(context):
+        cuda.current_context()
+
+
+@cache
+def _available() -> None:
     if not cuda.is_available():
         raise RuntimeError(f"no CUDA device or no driver was found: {cuda.cuda_error()}")
 
@@ -174,6 +188,13 @@ def store16(typing_context, array, i, buffer, k):
 # --- kernels -------------------------------------------------------------------------------------------------------------
 
 
+def checked(status: tuple[Any, ...]) -> Any:
+    """What the driver returned, or the error that it reported."""
+    if status[0]:
+        raise RuntimeError(f"the CUDA driver reports {status[0].name}")
+    return status[1] if len(status) > 1 else None
+
+
 class Kernel:
     """A kernel, compiled at its first launch for the types that it is given."""
 
@@ -185,15 +206,67 @@ class Kernel:
         except RuntimeError as error:  # no folder for the cache can be written
             _warn_uncached(str(error))
             self._compiled = cuda.jit(function, launch_bounds=self.bounds)
-        self._configured = cache(self._configuration)
+        self._loaded: dict[tuple[Any, ...], _Loaded] = {}
 
-    def _configuration(self, grid: int, stream: Any) -> Any:
-        with warnings.catch_warnings():
+    def launch(self, device: int, stream: int, grid: int, *args: Any) -> None:
+        """Run `grid` blocks in a stream; what is not an `Array` is a float or an integer of 64 bits.
+
+        Numba's own launch takes several times as long as a small kernel runs, most of it for arrays of which it need not know
+        the type.
+        """
+        key: list[Any] = [device]
+        words: list[Any] = []
+        for a in args:
+            if a.__class__ is Array:
+                key.append((a.dtype, a.ndim))
+                words += (0, 0, a.size, a.dtype.itemsize, a.pointer, *a.shape, *a.strides)
+            else:
+                key.append(float if isinstance(a, float) else int)
+                words.append(a)
+        loaded = self._loaded.get(tuple(key))
+        if loaded is None:
+            loaded = self._loaded[tuple(key)] = self._load(tuple(key[1:]))
+        loaded.launch(stream, grid, words)
+
+    def _load(self, kinds: tuple[Any, ...]) -> _Loaded:
+        """The kernel for arguments of these kinds, in the memory of the current device."""
+        with _one_at_a_time, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of small grids: small problems have no others
-            return self._compiled[grid, self.bounds[0], stream]
+            compiled = self._compiled.compile(types.void(*map(_numba_type, kinds)))
+            handle = int(compiled._codelibrary.get_cufunc().handle)
+        return _Loaded(handle, self.bounds[0], "".join(map(_letters, kinds)))
 
-    def launch(self, grid: int, stream: Any, *args: Any) -> None:
-        self._configured(grid, stream)(*args)
+
+def _numba_type(kind: Any) -> Any:
+    if isinstance(kind, tuple):
+        return types.Array(from_dtype(kind[0]), kind[1], "C" if kind[1] == 1 else "A")
+    return types.float64 if kind is float else types.int64
+
+
+def _letters(kind: Any) -> str:
+    """How `struct` packs an argument: an array is two empty pointers, size, item size, address, shape and strides."""
+    if isinstance(kind, tuple):
+        return "q" * (5 + 2 * kind[1])
+    return "d" if kind is float else "q"
+
+
+class _Loaded(threading.local):
+    """A compiled kernel on one device, and each host thread's memory for its arguments, which are eight bytes each."""
+
+    def __init__(self, handle: int, threads: int, letters: str) -> None:
+        self._function = driver.CUfunction(handle)
+        self._threads = threads
+        self._words = struct.Struct(f"={letters}")
+        self._memory = ctypes.create_string_buffer(self._words.size)
+        start = ctypes.addressof(self._memory)
+        self._each = (ctypes.c_void_p * len(letters))(*(start + 8 * k for k in range(len(letters))))
+        self._arguments = ctypes.addressof(self._each)
+
+    def launch(self, stream: int, grid: int, words: list[Any]) -> None:
+        self._words.pack_into(self._memory, 0, *words)
+        checked(
+            driver.cuLaunchKernel(self._function, grid, 1, 1, self._threads, 1, 1, 0, stream, self._arguments, 0)
+        )  # fmt: skip
 
 
 def build(
@@ -210,16 +283,14 @@ def build(
 
 
 # --- memory, as the host sees it ------------------------------------------------------------------------------------------
+# A stream is its handle, a number; 0 is the legacy default stream.
+
+_HERE: Any = nullcontext()
 
 
-@contextmanager
-def on(number: int) -> Iterator[None]:
-    """Work on one of several GPUs."""
-    if _alone():
-        yield
-    else:
-        with cuda.gpus[number]:
-            yield
+def on(number: int) -> Any:
+    """Work on one of several GPUs, in a `with` statement."""
+    return _HERE if _alone() else cuda.gpus[number]
 
 
 @cache
@@ -227,46 +298,82 @@ def _alone() -> bool:
     return len(cuda.gpus) == 1
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype, stream: Any = 0) -> Any:
-    return cuda.device_array(shape, dtype, stream=stream)
+def empty(shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    size = prod(shape) * dtype.itemsize
+    if size == 0:
+        return Array(0, shape, None, dtype, None)
+    memory = cuda.current_context().memalloc(size)
+    return Array(int(memory.device_pointer), shape, None, dtype, memory)
 
 
-def to_device(array: np.ndarray, stream: Any = 0) -> Any:
-    return cuda.to_device(array, stream=stream)
+def to_device(array: np.ndarray, stream: int = 0) -> Array:
+    copy = empty(array.shape, array.dtype)
+    array = np.ascontiguousarray(array)
+    if array.size:
+        checked(driver.cuMemcpyHtoDAsync(copy.pointer, array.ctypes.data, array.nbytes, stream))
+        synchronize(stream)
+    return copy
 
 
-def to_host(array: Any, stream: Any = 0) -> np.ndarray:
-    """A copy in host memory, once all work of the stream is done."""
-    host = array.copy_to_host(stream=stream)
-    if stream:
-        stream.synchronize()
+def to_host(array: Array, stream: int = 0) -> np.ndarray:
+    """A copy of a contiguous array in host memory, once all work of the stream is done."""
+    host = np.empty(array.shape, array.dtype)
+    if host.size:
+        checked(driver.cuMemcpyDtoHAsync(host.ctypes.data, array.pointer, host.nbytes, stream))
+        synchronize(stream)
     return host
 
 
-def pointer(array: Any) -> int:
-    return array.__cuda_array_interface__["data"][0]
+def shared(size: int) -> tuple[np.ndarray, Array]:
+    """float64 numbers that kernels write and the host reads, without a copy, once it has waited for them."""
+    mapped = cuda.mapped_array(size, np.float64)
+    host = np.ndarray.view(mapped, np.ndarray)  # without the methods of a device array
+    host[...] = 0
+    return host, Array(int(mapped.gpu_data.device_pointer), (size,), None, host.dtype, mapped)
 
 
-def from_pointer(address: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: np.dtype, owner: Any) -> Any:
-    """Foreign memory as a device array; strides in bytes."""
-    interface = {"shape": shape, "strides": strides, "typestr": dtype.str, "data": (address, False), "version": 3}
-    return cuda.from_cuda_array_interface(interface, owner=owner, sync=False)
+def synchronize(stream: int) -> None:
+    """Wait for all work of a stream."""
+    checked(driver.cuStreamSynchronize(stream))
 
 
-def view(array: Any, shape: tuple[int, ...], strides: tuple[int, ...] | None = None, offset: int = 0) -> Any:
-    """Other shape and strides (in bytes) of the same memory; contiguous where no strides are given."""
-    if 0 in shape:
-        return empty(shape, array.dtype)
-    return from_pointer(pointer(array) + offset, shape, strides, array.dtype, array)
+def of_numba(value: Any) -> tuple[Array, int, int]:
+    """One of Numba's device arrays as an `Array`, the number of its GPU, and the stream on which it is ready."""
+    pointer = int(value.gpu_data.device_pointer) if value.size else 0
+    array = Array(pointer, value.shape, value.strides, value.dtype, value)
+    return array, device_of(value), _handle(value.stream)
 
 
-def device_of(array: Any) -> int:
-    """Number of the GPU that holds the memory of a device array."""
-    return int(array.gpu_data.context.device.id) if array.size else cuda.get_current_device().id
+def _handle(stream: Any) -> int:
+    """1 and 2 stand for the default streams, as in the CUDA array interface and for the driver."""
+    return int(stream) if stream else 0
 
 
-def stream_of(handle: int) -> Any:
-    """Numba's stream for a raw handle; 1 and 2 stand for the default streams, as in the CUDA array interface."""
-    if handle in (0, 1):
+def for_numba(array: Array, stream: int) -> Any:
+    """A contiguous `Array` as one of Numba's, which tells on which stream it is ready."""
+    memory = array.owner
+    if array.size and int(getattr(memory, "device_pointer", 0)) != array.pointer:
+        memory = _memory.MemoryPointer(cuda.current_context(), driver.CUdeviceptr(array.pointer), array.nbytes, owner=array)
+    return cuda.cudadrv.devicearray.DeviceNDArray(
+        array.shape, array.strides, array.dtype, stream=_numba_stream(stream), gpu_data=memory
+    )
+
+
+@cache
+def _numba_stream(handle: int) -> Any:
+    return cuda.external_stream(handle) if handle > 1 else 0
+
+
+def device_of(value: Any) -> int:
+    """Number of the GPU that holds one of Numba's device arrays."""
+    if _alone():
         return 0
-    return cuda.per_thread_default_stream() if handle == 2 else cuda.external_stream(handle)
+    return int(value.gpu_data.context.device.id) if value.size else cuda.get_current_device().id
+
+
+def device_at(pointer: int) -> int:
+    """Number of the GPU that holds an address."""
+    if _alone() or not pointer:
+        return 0
+    attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    return int(checked(driver.cuPointerGetAttribute(attribute, pointer)))

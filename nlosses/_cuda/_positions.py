@@ -7,27 +7,27 @@ import numpy as np
 from .._scalar import product
 from .._softmax import coefficient, gap, slope, spread
 from ._backend import device, load, load16, store, store16
-from ._blocks import WARP, block_sum, block_top, warp_sum, warp_top
+from ._blocks import WARP, block_sum, block_top, lane_sum, lane_top
 
 # --- over the threads that share a position ----------------------------------------------------------------------------------
 
 
 @device
-def group_sum(x, lanes, scratch):
+def group_sum(x, lanes, mask, scratch):
     if lanes == 1:
         return x
-    if lanes == WARP:
-        return warp_sum(x)
+    if lanes <= WARP:
+        return lane_sum(x, lanes, mask)
     return block_sum(x, scratch, lanes)
 
 
 @device
-def group_top(x, lanes, scratch):
+def group_top(x, lanes, mask, scratch):
     T = type(x)
     if lanes == 1:
         return x
-    if lanes == WARP:
-        return warp_top(x)
+    if lanes <= WARP:
+        return lane_top(x, lanes, mask)
     return T(block_top(np.float64(x), scratch, lanes))
 
 
@@ -37,9 +37,10 @@ def fetch(buffer, vectors, data, origin, step, start, stride, width, classes):
 
     They come in runs of `width` classes, from `start`, `start + stride`, ... on; rows hold whole runs.
     """
+    left = np.int32(classes - start)  # rows are shorter than 2^31, and comparisons of 32 bits take half the instructions
     for v in range(vectors):
         j = start + v * stride
-        if j < classes:
+        if v * stride < left:
             if width > 1:
                 load16(buffer, v * width, data, origin + j)
             else:
@@ -49,13 +50,55 @@ def fetch(buffer, vectors, data, origin, step, start, stride, width, classes):
 @device
 def put(buffer, vectors, data, origin, step, start, stride, width, classes):
     """The inverse of `fetch`."""
+    left = np.int32(classes - start)
     for v in range(vectors):
         j = start + v * stride
-        if j < classes:
+        if v * stride < left:
             if width > 1:
                 store16(data, origin + j, buffer, v * width)
             else:
                 store(data, origin + j * step, buffer[v])
+
+
+# --- through shared memory ---------------------------------------------------------------------------------------------------
+# A block's rows stand there one after the other, with a gap after each round of the banks: then no two lanes of a warp that
+# read the same class of their rows meet in one bank, or two at the most, and nothing has to be divided.
+
+
+@device
+def gathered(tile, x, begin, length, moved, wide, shift, thread, threads):
+    """`length` elements from `begin` on to shared memory, `wide` of them at a time."""
+    whole = length // wide * wide if wide > 1 else 0
+    for q in range(thread * wide, whole, threads * wide):
+        load16(moved, 0, x, begin + q)
+        for i in range(wide):
+            store(tile, q + (q >> shift) + i, moved[i])
+    for q in range(whole + thread, length, threads):
+        store(tile, q + (q >> shift), load(x, begin + q))
+
+
+@device
+def scattered(out, tile, begin, length, moved, wide, shift, thread, threads):
+    """The inverse of `gathered`."""
+    whole = length // wide * wide if wide > 1 else 0
+    for q in range(thread * wide, whole, threads * wide):
+        for i in range(wide):
+            moved[i] = load(tile, q + (q >> shift) + i)
+        store16(out, begin + q, moved, 0)
+    for q in range(whole + thread, length, threads):
+        store(out, begin + q, load(tile, q + (q >> shift)))
+
+
+@device
+def fetch_row(buffer, tile, begin, classes, shift):
+    for j in range(classes):
+        buffer[j] = load(tile, begin + j + ((begin + j) >> shift))
+
+
+@device
+def put_row(buffer, tile, begin, classes, shift):
+    for j in range(classes):
+        store(tile, begin + j + ((begin + j) >> shift), buffer[j])
 
 
 # --- what may be absent: chosen beforehand, for compiled code with a branch on None would go on with a value that may be None

@@ -12,8 +12,8 @@ import sys
 import threading
 import types as python
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 from numba.cuda.simulator.kernelapi import FakeCUDAModule
 
 from .._cpu._jit import _codes, reachable
+from ._array import Array
 
 #: Threads of a warp.
 WARP = 8
@@ -87,6 +88,15 @@ class _Barrier:
         self.waiting: list[_Thread] = []
 
 
+class _Lanes(_Barrier):
+    """Lanes of a warp that exchange values; what the last exchange left, others may still have to read."""
+
+    def __init__(self, parties: int) -> None:
+        super().__init__(parties)
+        self.left: list[dict[int, Any]] = [{}, {}]
+        self.times: dict[int, int] = {}
+
+
 class _Module(FakeCUDAModule):
     """What kernels of one block see as ``cuda``."""
 
@@ -102,8 +112,7 @@ class _Block(_Module):
     def __init__(self, run: Callable[[], None], grid: int, block: int, size: int) -> None:
         super().__init__(grid, size)
         self.barrier = _Barrier(size)
-        self.warps = [_Barrier(min(WARP, size)) for _ in range(-(-size // WARP))]
-        self.exchanged: list[list[Any]] = [[None] * size, [None] * size]
+        self.warps: dict[tuple[int, int], _Lanes] = {}  # by number, and by the lanes that meet
         self.threads = [_Thread(run, self, block, k) for k in range(size)]
         self.ready = deque(self.threads[::-1] if block % 2 else self.threads)
         self.error: tuple[int, BaseException] | None = None
@@ -122,7 +131,7 @@ class _Block(_Module):
         """Let the next thread run that can."""
         if self.ready:
             self.ready.popleft().turn.release()
-        elif waiting := [t for barrier in (self.barrier, *self.warps) for t in barrier.waiting]:
+        elif waiting := [t for barrier in (self.barrier, *self.warps.values()) for t in barrier.waiting]:
             names = [t.thread_id for t in self.threads if t not in waiting]
             self.fail(waiting[0], RuntimeError(f"threads {names} never come to the barrier at which others wait"))
             self.hand_over()
@@ -130,7 +139,7 @@ class _Block(_Module):
     def fail(self, thread: _Thread, error: BaseException) -> None:
         if self.error is None:
             self.error = (thread.thread_id, error)
-        for barrier in (self.barrier, *self.warps):
+        for barrier in (self.barrier, *self.warps.values()):
             self.ready.extend(barrier.waiting)
             barrier.waiting = []
 
@@ -150,11 +159,14 @@ class _Block(_Module):
 
     def shfl_xor_sync(self, mask: int, value: Any, lanes: int) -> Any:
         me: Any = threading.current_thread()
-        exchanged = self.exchanged[me.shuffles % 2]  # what the last shuffle left, others may still have to read
-        me.shuffles += 1
-        exchanged[me.thread_id] = value
-        self.meet(self.warps[me.thread_id // WARP])
-        return exchanged[me.thread_id ^ lanes]
+        thread = me.thread_id
+        if not mask >> thread % WARP & 1:
+            raise RuntimeError(f"a shuffle among lanes {mask:b} without the thread's own")
+        group = self.warps.setdefault((thread // WARP, mask), _Lanes(mask.bit_count()))
+        group.times[thread] = time = group.times.get(thread, 0) + 1
+        group.left[time % 2][thread] = value
+        self.meet(group)
+        return group.left[time % 2][thread ^ lanes]
 
 
 class _Abandoned(BaseException):
@@ -171,7 +183,6 @@ class _Thread(threading.Thread):
         self.threadIdx = python.SimpleNamespace(x=thread, y=0, z=0)
         self.turn = threading.Lock()
         self.turn.acquire()
-        self.shuffles = 0
 
     def run(self) -> None:
         self.turn.acquire()
@@ -272,8 +283,8 @@ class Kernel:
         names = {name for f in reachable(function) for code in _codes(f.__code__) for name in code.co_names}
         self._waits = not names.isdisjoint(("syncthreads", "shfl_xor_sync"))
 
-    def launch(self, grid: int, stream: Any, *args: Any) -> None:
-        arrays = [a._ary.view(Memory) if isinstance(a, FakeCUDAArray) else a for a in args]
+    def launch(self, device: int, stream: int, grid: int, *args: Any) -> None:
+        arrays = [_seen(a).view(Memory) if isinstance(a, Array) else a for a in args]
         with _one_at_a_time:
             if not self._waits:
                 turns = _InTurn(lambda: self.function(*arrays), grid, self.bounds[0])
@@ -304,10 +315,9 @@ def build(
 # --- memory, as the host sees it ------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def on(number: int) -> Iterator[None]:
-    """Work on one of several GPUs; here there is one."""
-    yield
+def on(number: int) -> Any:
+    """Work on one of several GPUs, in a `with` statement; here there is one."""
+    return nullcontext()
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -318,46 +328,56 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype, stream: Any = 0) -> Any:
+def _of_host(host: np.ndarray, owner: Any = None) -> Array:
+    return Array(host.ctypes.data, host.shape, host.strides, host.dtype, host if owner is None else owner)
+
+
+def _seen(array: Array) -> np.ndarray:
+    """What Python sees of an array."""
+    interface = {
+        "shape": array.shape, "strides": array.strides, "typestr": array.dtype.str, "data": (array.pointer, False),
+        "version": 3,
+    }  # fmt: skip
+    return np.asarray(python.SimpleNamespace(__array_interface__=interface, owner=array.owner))
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype) -> Array:
     array = _aligned(shape, np.dtype(dtype))
     array[...] = poisoned((), dtype)[()]
-    return FakeCUDAArray(array)
+    return _of_host(array)
 
 
-def to_device(array: np.ndarray, stream: Any = 0) -> Any:
+def to_device(array: np.ndarray, stream: int = 0) -> Array:
     copy = _aligned(array.shape, array.dtype)
     copy[...] = array
-    return FakeCUDAArray(copy)
+    return _of_host(copy)
 
 
-def to_host(array: Any, stream: Any = 0) -> np.ndarray:
+def to_host(array: Array, stream: int = 0) -> np.ndarray:
     """A copy in host memory."""
-    return np.array(array._ary)
+    return np.array(_seen(array))
 
 
-def pointer(array: Any) -> int:
-    return array._ary.ctypes.data
+def shared(size: int) -> tuple[np.ndarray, Array]:
+    """float64 numbers that kernels write and the host reads, without a copy, once it has waited for them."""
+    host = np.zeros(size)
+    return host, _of_host(host)
 
 
-def from_pointer(address: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: np.dtype, owner: Any) -> Any:
-    """Foreign memory as a device array; strides in bytes."""
-    interface = {"shape": shape, "strides": strides, "typestr": dtype.str, "data": (address, False), "version": 3}
-    holder = python.SimpleNamespace(__array_interface__=interface, owner=owner)
-    return FakeCUDAArray(np.asarray(holder))
+def synchronize(stream: int) -> None:
+    """Wait for all work of a stream; here nothing runs at the same time."""
 
 
-def view(array: Any, shape: tuple[int, ...], strides: tuple[int, ...] | None = None, offset: int = 0) -> Any:
-    """Other shape and strides (in bytes) of the same memory; contiguous where no strides are given."""
-    if 0 in shape:
-        return empty(shape, array.dtype)
-    return from_pointer(pointer(array) + offset, shape, strides, array.dtype, array)
+def of_numba(value: Any) -> tuple[Array, int, int]:
+    """One of Numba's device arrays as an `Array`, the number of its GPU, and the stream on which it is ready."""
+    return _of_host(value._ary, value), 0, 0
 
 
-def device_of(array: Any) -> int:
-    """Number of the GPU that holds the memory of a device array."""
-    return 0
+def for_numba(array: Array, stream: int) -> Any:
+    """An `Array` as one of Numba's."""
+    return FakeCUDAArray(_seen(array))
 
 
-def stream_of(handle: int) -> Any:
-    """A stream for a raw handle; here nothing runs at the same time."""
+def device_at(pointer: int) -> int:
+    """Number of the GPU that holds an address."""
     return 0

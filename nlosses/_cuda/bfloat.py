@@ -7,11 +7,9 @@ every target.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ._backend import device, from_pointer, pointer
+from ._backend import device
 
 BFLOAT16 = np.dtype("V2")
 BITS = np.dtype(np.uint16)
@@ -22,11 +20,6 @@ WIDE_BITS = np.dtype(np.uint32)
 def is_bfloat16(dtype: np.dtype) -> bool:
     """Whether arrays of this type, which may be that of ml_dtypes, hold bfloat16."""
     return dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None and dtype.subdtype is None
-
-
-def retyped(array: Any, dtype: np.dtype) -> Any:
-    """The same memory as elements of another type of the same size."""
-    return from_pointer(pointer(array), tuple(array.shape), tuple(array.strides), dtype, array)
 
 
 @device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from .. import _arrays, _validate
 from .._results import divided
 from .._spec import Spec
 from . import arrays, copies
+from ._array import Array, contiguous, overlap, same
 from ._blocks import BAD, DENOMINATOR, TOTAL
 from .bfloat import BFLOAT16
 
@@ -21,12 +23,12 @@ class Call:
     spec: Spec[Any]
     place: arrays.Place
     #: The caller's input and target, as device arrays.
-    input: Any
-    target: Any
+    input: Array
+    target: Array
     #: Shape of the unreduced loss.
     shape: tuple[int, ...]
     #: The input as kernels take it: flat, contiguous, of the precision that is computed in.
-    x: Any
+    x: Array
     unreduced: bool
     #: What the sum of the values is divided by; None where only the device knows.
     denominator: float | None
@@ -38,9 +40,9 @@ class Call:
         self.place = arrays.Place(spec.name, {"input": input, "target": target, **given})
         self.queue = self.place.queue
 
-    def further(self, name: str, value: Any) -> Any:
+    def further(self, name: str, value: Any) -> Array:
         """Another argument of the call as a device array."""
-        arrays.Place(self.spec.name, {"input": self.input, name: value})  # raises where it is elsewhere
+        self.place.also(name, value)
         return self.place.real(name, value)
 
     def upstream(self, grad_output: Any) -> tuple[Any, float]:
@@ -49,7 +51,7 @@ class Call:
             return None, 1.0
         array = self.further("grad_output", grad_output)
         _validate.grad_output(self.spec.name, array, self.shape if self.unreduced else ())
-        return (array, 1.0) if self.unreduced else (None, float(arrays.fetched(array)[()]))
+        return (array, 1.0) if self.unreduced else (None, float(self.place.fetched(array)[()]))
 
     def scaled(self, scale: float) -> float:
         """What slopes are multiplied by, apart from a denominator that only the device knows."""
@@ -57,19 +59,22 @@ class Call:
             return scale
         return scale / self.denominator if self.denominator else math.inf * scale
 
-    def value_of(self, values: Any, dtype: np.dtype) -> Any:
-        """The value for the caller: an array if unreduced, else a number, which is fetched from the device."""
+    def outcome(self, checked: bool, with_value: bool, values: Array | None) -> Any:
+        """The value for the caller, if it is wanted: an array if unreduced, else a number, for which the host waits.
+
+        It waits too, and raises, where a kernel may have met a forbidden element.
+        """
+        results = self.queue.fetched() if checked or (with_value and values is None) else []
+        if checked and results[BAD]:
+            raise self.bad_element()
+        if not with_value:
+            return None
+        dtype = np.dtype(self.place.value_dtype(self.input, self.target))
         if values is not None:
             return self.place.given(values, self.shape, dtype)
-        results = self.queue.fetched()
         denominator = results[DENOMINATOR] if self.denominator is None else self.denominator
         with np.errstate(over="ignore"):
             return (np.float32 if dtype == BFLOAT16 else dtype.type)(divided(results[TOTAL], denominator))
-
-    def refuse_bad(self) -> None:
-        """Raise if a kernel has met a forbidden element."""
-        if self.queue.fetched()[BAD]:
-            raise self.bad_element()
 
     def bad_element(self) -> Exception:
         raise NotImplementedError
@@ -78,29 +83,31 @@ class Call:
 class Result:
     """Where the derivative with respect to `argument` is written: a fresh array, or the caller's `out` if that serves."""
 
-    def __init__(self, call: Call, argument: Any, shape: tuple[int, ...], out: Any, may_be: Any, used: tuple[Any, ...]) -> None:
+    def __init__(
+        self, call: Call, argument: Array, shape: tuple[int, ...], out: Any, may_be: Array | None, used: tuple[Any, ...]
+    ) -> None:
         self._call, self._argument, self._shape, self._out = call, argument, shape, out
         self._dtype = call.place.result_dtype(argument)
         dtype = call.x.dtype
-        self._target: Any = None
+        self._target: Array | None = None
         if out is not None:
             self._target = array = self._validated(out)
-            plain = tuple(array.shape) == shape and array.dtype == dtype and arrays.contiguous(array)
-            if plain and not any(arrays.overlap(array, a) for a in used if a is not None):
-                if may_be is None or not arrays.overlap(array, may_be) or arrays.same(array, may_be):
+            plain = array.shape == shape and array.dtype == dtype and contiguous(array)
+            if plain and not any(overlap(array, a) for a in used if a is not None):
+                if may_be is None or not overlap(array, may_be) or same(array, may_be):
                     self.flat = call.place.flat(array, dtype)
                     self._target = None
                     return
-        self.flat = call.queue.empty((int(np.prod(shape, dtype=np.int64)),), dtype)
+        self.flat = call.place.empty(prod(shape), dtype)
 
-    def _validated(self, out: Any) -> Any:
+    def _validated(self, out: Any) -> Array:
         call, owner = self._call, self._call.spec.name
         if not _arrays.on_device(out):
             raise TypeError(f"{owner}: out must be an array on the device, as the input is, got {_validate.described(out)}")
-        arrays.Place(owner, {"input": call.input, "out": out})  # raises where it is elsewhere
-        array = call.place.stored("out", out)
-        if tuple(array.shape) != tuple(self._argument.shape):
-            raise ValueError(f"{owner}: out must have shape {tuple(self._argument.shape)}, got {tuple(array.shape)}")
+        call.place.also("out", out)
+        array = call.place.stored("out")
+        if array.shape != self._argument.shape:
+            raise ValueError(f"{owner}: out must have shape {self._argument.shape}, got {array.shape}")
         if array.dtype != self._dtype:
             wanted, got = ("bfloat16" if dtype == BFLOAT16 else dtype for dtype in (self._dtype, array.dtype))
             raise TypeError(f"{owner}: out must have dtype {wanted}, got {got}")
@@ -108,12 +115,13 @@ class Result:
 
     def finished(self) -> Any:
         """The array to hand back."""
-        place, own = self._call.place, tuple(self._argument.shape)
+        place, own = self._call.place, self._argument.shape
         if self._out is not None and self._target is None:
             return self._out
         flat = place.summed(self.flat, self._shape, own)
         if self._out is None:
             return place.given(flat, own, self._dtype)
+        assert self._target is not None
         if self._target.dtype == BFLOAT16:
             flat = place.flat(flat, _arrays.F4)
         copies.write(self._call.queue, flat, self._target)

@@ -1,9 +1,9 @@
 """Classwise kernel: one position's classes are shared by one thread, a warp, or a block, and stay in registers.
 
 Up to `Limits.few` classes side by side in memory, the positions of a block come through shared memory, and a thread takes
-one.  More classes are a row for a warp or for a block, read and written 16 bytes at a time.  Classes with further axes behind
-them have a thread for each position, so that the lanes of a warp read along the inner axes.  What does not fit into the
-registers is read twice, chunk after chunk.
+one.  More classes are a row for some lanes of a warp, for a warp or for a block, read and written 16 bytes at a time.
+Classes with further axes behind them have a thread for each position, so that the lanes of a warp read along the inner axes.
+What does not fit into the registers is read twice, chunk after chunk, in which each thread keeps sums of its own.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from .._cpu._jit import name_of
 from .._scalar import log1p, maximum, product
 from .._softmax import coefficient, gap, lifted, others, raised, slope, slope_at_peak
 from ._backend import SIMULATED, Kernel, build, cuda, load, store
-from ._blocks import DENOMINATOR, GRID, TOTAL, WARP, finish, threads_of
+from ._blocks import DENOMINATOR, GRID, TOTAL, WARP, finish, mask_of, threads_of
 from ._positions import (
     FINISH,
     OF_LOGITS,
     absent,
     fetch,
+    fetch_row,
     flat,
+    gathered,
     given,
     group_sum,
     group_top,
     neither,
     put,
+    put_row,
+    scattered,
     slope_of,
     softmax,
     times,
@@ -41,20 +45,27 @@ class Limits(NamedTuple):
 
     few: int  #: classes of a row that one thread takes, through shared memory
     planes: int  #: classes that one thread keeps, where further axes follow
-    warp: tuple[int, ...]  #: elements that a lane keeps of a row that a warp takes
+    warp: tuple[tuple[int, int], ...]  #: lanes of a warp that take a row, and the elements that each keeps
     blocks: tuple[tuple[int, int], ...]  #: threads, and the elements that each keeps, for longer rows
     chunk: tuple[int, int]  #: the same for rows that do not fit, chunk after chunk
 
 
 #: By bytes of an element, and by whether every class has a coefficient of its own (smoothing, probabilities).
 LIMITS = {
-    (4, False): Limits(32, 32, (4, 8, 16, 32), ((128, 16), (128, 32), (256, 32), (512, 32)), (256, 16)),
-    (4, True): Limits(32, 32, (4, 8, 16), ((128, 16), (256, 16)), (256, 16)),
-    (8, False): Limits(32, 32, (4, 8, 16), ((128, 16), (256, 16), (512, 16)), (256, 8)),
-    (8, True): Limits(16, 16, (4, 8), ((128, 8), (256, 8), (512, 8)), (256, 8)),
-}
+    (4, False): Limits(
+        16, 32, ((4, 8), (8, 8), (8, 16), (16, 16), (WARP, 16), (WARP, 32)), ((128, 16), (128, 32), (256, 32), (512, 32)),
+        (512, 16),
+    ),
+    (4, True): Limits(
+        16, 32, ((4, 8), (8, 8), (16, 8), (16, 16), (WARP, 16)), ((128, 16), (256, 16)), (256, 16)
+    ),
+    (8, False): Limits(
+        16, 32, ((4, 8), (8, 8), (16, 8), (WARP, 8), (WARP, 16)), ((128, 16), (256, 16), (512, 16)), (256, 8)
+    ),
+    (8, True): Limits(8, 16, ((4, 8), (8, 8), (16, 8), (WARP, 8)), ((128, 8), (256, 8), (512, 8)), (256, 8)),
+}  # fmt: skip
 if SIMULATED:  # few threads, and small problems that cross every limit
-    LIMITS = dict.fromkeys(LIMITS, Limits(4, 8, (4, 8), ((2 * WARP, 8),), (2 * WARP, 4)))
+    LIMITS = dict.fromkeys(LIMITS, Limits(4, 8, ((2, 4), (4, 4), (WARP, 4), (WARP, 8)), ((2 * WARP, 8),), (2 * WARP, 4)))
 
 
 # --- the kernel --------------------------------------------------------------------------------------------------------------
@@ -62,14 +73,13 @@ if SIMULATED:  # few threads, and small problems that cross every limit
 
 def make(
     point, second, k2_of, of_element, of_logits, even_of, t_of, with_out, with_values, with_vector, with_dots, labelled,
-    unsigned, probable, smooth, weighted, upstreamed, normalised, reduced, fixed, staged, planes, single, vectors, width, lanes,
-    threads, warps, stamp,
+    unsigned, probable, smooth, weighted, upstreamed, normalised, reduced, fixed, staged, planes, single, vectors, width, wide,
+    shift, lanes, threads, warps, stamp,
 ):  # fmt: skip
     groups = threads // lanes
     elements = vectors * width
     stride = lanes * width
-    room = threads * (fixed | 1) if staged else 1  # an odd pitch: no two lanes of a warp meet in one bank
-    pitch = fixed | 1
+    room = threads * fixed + (threads * fixed >> shift) if staged else 1
 
     def kernel(
         x,
@@ -90,6 +100,7 @@ def make(
         partial,
         counter,
         results,
+        seen,
     ):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         T = x.dtype.type
@@ -97,10 +108,12 @@ def make(
         ts = cuda.local.array(elements, x.dtype)
         vs = cuda.local.array(elements, x.dtype)
         tile = cuda.shared.array(room, x.dtype)
+        moved = cuda.local.array(wide, x.dtype)
         scratch = cuda.shared.array(warps, np.float64)
         last = cuda.shared.array(1, np.bool_)
         thread = np.int64(cuda.threadIdx.x)
         lane = thread % lanes
+        mask = mask_of(thread, lanes)
         C = np.int64(fixed) if fixed > 0 else classes
         reach = np.int64(elements * lanes)  # classes of one chunk
         chunks = np.int64(1) if single else (C + reach - 1) // reach
@@ -112,8 +125,7 @@ def make(
         for first in range(np.int64(cuda.blockIdx.x) * groups, positions, np.int64(cuda.gridDim.x) * groups):
             count = min(np.int64(groups), positions - first)
             if staged:
-                for q in range(thread, count * C, threads):
-                    tile[q // C * pitch + q % C] = load(x, first * C + q)
+                gathered(tile, x, first * C, count * C, moved, wide, shift, thread, threads)
                 cuda.syncthreads()
             p = first + thread // lanes
             inside = p < positions
@@ -144,30 +156,33 @@ def make(
                 for chunk in range(chunks):
                     start = chunk * reach + lane * width
                     if staged:
-                        fetch(xs, vectors, tile, thread * pitch, 1, start, stride, width, C)
+                        fetch_row(xs, tile, thread * C, C, shift)
                     else:
                         fetch(xs, vectors, x, origin, step, start, stride, width, C)
                     if probable:
                         fetch(ts, vectors, probabilities, origin, step, start, stride, width, C)
                     top = T(-np.inf)
+                    left = np.int32(C - start)
                     for v in range(vectors):
-                        if start + v * stride < C:
+                        if v * stride < left:
                             for i in range(width):
                                 top = maximum(top, xs[v * width + i])
-                    top = group_top(top, lanes, scratch)
+                    if single:
+                        top = group_top(top, lanes, mask, scratch)
                     ns = T(0)
                     ss = 0.0
                     uu = 0.0
                     SS = 0.0
                     RR = 0.0
                     for v in range(vectors):
-                        if start + v * stride < C:
+                        if v * stride < left:
+                            some = T(0)
                             for i in range(width):
                                 e = v * width + i
                                 a = xs[e]
                                 lift = lifted(a, top, None)
                                 below = a != top
-                                ss += np.float64(lift if below else T(0))
+                                some += lift if below else T(0)
                                 ns += T(0) if below else T(1)
                                 if smooth:
                                     w = load(weight, start + v * stride + i) if weighted else T(1)
@@ -177,19 +192,24 @@ def make(
                                     RR += np.float64(q if below else T(0))
                                 if single and not of_logits:
                                     xs[e] = lift
-                    ns = group_sum(ns, lanes, scratch)
-                    ss = group_sum(ss, lanes, scratch)
-                    if smooth:
-                        uu = group_sum(uu, lanes, scratch)
-                        SS = group_sum(SS, lanes, scratch)
-                        RR = group_sum(RR, lanes, scratch)
+                            ss += np.float64(some)  # the few of one access are added in their own precision
                     if single:
-                        m, n, s, u, S, R = top, T(ns), ss, uu, SS, RR
-                    else:
+                        m, n, s, u, S, R = top, ns, ss, uu, SS, RR
+                    else:  # each thread for itself, until all of its chunks are seen
                         both = maximum(m, top)
                         s, wide_n, u, S, R = raised(s, np.float64(n), u, S, R, m, both)
                         ss, wide_nn, uu, SS, RR = raised(ss, np.float64(ns), uu, SS, RR, top, both)
                         m, n, s, u, S, R = both, T(wide_n + wide_nn), s + ss, u + uu, S + SS, R + RR
+                if not single and lanes > 1:
+                    both = group_top(m, lanes, mask, scratch)
+                    s, wide_n, u, S, R = raised(s, np.float64(n), u, S, R, m, both)
+                    m, n = both, T(wide_n)
+                n = T(group_sum(n, lanes, mask, scratch))
+                s = group_sum(s, lanes, mask, scratch)
+                if smooth:
+                    u = group_sum(u, lanes, mask, scratch)
+                    S = group_sum(S, lanes, mask, scratch)
+                    R = group_sum(R, lanes, mask, scratch)
                 narrow_s = others(T(s), n, m)
                 rest = log1p(narrow_s)
                 r = T(1) / (T(1) + narrow_s)
@@ -226,8 +246,10 @@ def make(
                                 fetch(xs, vectors, x, origin, step, start, stride, width, C)
                                 if probable:
                                     fetch(ts, vectors, probabilities, origin, step, start, stride, width, C)
+                            left = np.int32(C - start)
+                            at = np.int32(y - start)
                             for v in range(vectors):
-                                if start + v * stride < C:
+                                if v * stride < left:
                                     for i in range(width):
                                         e = v * width + i
                                         j = start + v * stride + i
@@ -237,12 +259,12 @@ def make(
                                         v_top += np.float64(vs[e]) if at_top else 0.0
                                         if with_dots:
                                             w = load(weight, j) if weighted else T(1)
-                                            g = slope_of(lift, t_of(ts[e]), w, j == y, r, S, own, kept, evenly)
+                                            g = slope_of(lift, t_of(ts[e]), w, v * stride + i == at, r, S, own, kept, evenly)
                                             along += np.float64(g) * np.float64(vs[e])
-                        v_top = group_sum(v_top, lanes, scratch)
-                        dot = group_sum(dot, lanes, scratch) - v_top * (np.float64(narrow_s) * np.float64(r))
+                        v_top = group_sum(v_top, lanes, mask, scratch)
+                        dot = group_sum(dot, lanes, mask, scratch) - v_top * (np.float64(narrow_s) * np.float64(r))
                         if with_dots:
-                            along = group_sum(along, lanes, scratch)
+                            along = group_sum(along, lanes, mask, scratch)
                     for chunk in range(chunks):
                         start = chunk * reach + lane * width
                         if not single:
@@ -251,16 +273,18 @@ def make(
                                 fetch(ts, vectors, probabilities, origin, step, start, stride, width, C)
                             if with_vector:
                                 fetch(vs, vectors, vector, origin, step, start, stride, width, C)
+                        left = np.int32(C - start)
+                        at = np.int32(y - start)
                         for v in range(vectors):
-                            if start + v * stride < C:
+                            if v * stride < left:
                                 for i in range(width):
                                     e = v * width + i
                                     j = start + v * stride + i
                                     a = xs[e] if single or of_logits else lifted(xs[e], m, None)
                                     w = load(weight, j) if weighted else T(1)
                                     xs[e] = of_element(
-                                        a, t_of(ts[e]), w, vs[e] - T(v_top) if with_vector else T(0), j == y, m, narrow_s, r,
-                                        rest, S, own, kept, evenly, k, k2, at_label, at_peak, dot, along,
+                                        a, t_of(ts[e]), w, vs[e] - T(v_top) if with_vector else T(0), v * stride + i == at, m,
+                                        narrow_s, r, rest, S, own, kept, evenly, k, k2, at_label, at_peak, dot, along,
                                     )  # fmt: skip
                         if not single:
                             put(xs, vectors, out, origin, step, start, stride, width, C)
@@ -275,17 +299,16 @@ def make(
                             store(out, origin + j * step, T(0))
             if with_out and single and inside:
                 if staged:
-                    put(xs, vectors, tile, thread * pitch, 1, lane * width, stride, width, C)
+                    put_row(xs, tile, thread * C, C, shift)
                 else:
                     put(xs, vectors, out, origin, step, lane * width, stride, width, C)
             if staged:
                 cuda.syncthreads()
                 if with_out:
-                    for q in range(thread, count * C, threads):
-                        store(out, first * C + q, tile[q // C * pitch + q % C])
+                    scattered(out, tile, first * C, count * C, moved, wide, shift, thread, threads)
                     cuda.syncthreads()
         if reduced or labelled:
-            finish(total, bad, TOTAL, scratch, last, threads, partial, counter, results)
+            finish(total, bad, TOTAL, scratch, last, threads, partial, counter, results, seen)
 
     return kernel
 
@@ -300,6 +323,7 @@ class Plan(NamedTuple):
     staged: bool
     planes: bool
     single: bool
+    shift: int = 5  #: 2^shift elements of a row make a round of shared memory's banks
 
 
 @cache
@@ -312,11 +336,10 @@ def plan(classes: int, inner: int, itemsize: int, smooth: bool) -> Plan:
             return Plan(threads, 1, classes, classes, False, True, True)
         return Plan(threads, 1, elements, 0, False, True, False)
     if classes <= limits.few:
-        return Plan(threads, 1, classes, classes, True, False, True)
-    warp = [(WARP, elements) for elements in limits.warp]
-    for lanes, kept in (*warp, *limits.blocks):
+        return Plan(threads, 1, classes, classes, True, False, True, 5 if itemsize == 4 else 4)
+    for lanes, kept in (*limits.warp, *limits.blocks):
         if classes <= lanes * kept:
-            return Plan(max(lanes, threads) if lanes == WARP else lanes, lanes, kept, 0, False, False, True)
+            return Plan(max(lanes, threads) if lanes <= WARP else lanes, lanes, kept, 0, False, False, True)
     return Plan(block, block, elements, 0, False, False, False)
 
 
@@ -335,7 +358,8 @@ def kernel(
         "with_dots": bent and mode == "hvp", "labelled": labelled, "unsigned": unsigned, "probable": probable,
         "smooth": smooth, "weighted": weighted, "upstreamed": upstreamed, "normalised": normalised, "reduced": reduced,
         "fixed": plan.fixed, "staged": plan.staged, "planes": plan.planes, "single": plan.single,
-        "vectors": plan.elements // width, "width": width, "lanes": plan.lanes, "threads": plan.threads,
+        "vectors": plan.elements if plan.staged else plan.elements // width, "width": 1 if plan.staged else width,
+        "wide": width if plan.staged else 1, "shift": plan.shift, "lanes": plan.lanes, "threads": plan.threads,
         "warps": plan.threads // WARP,
     }  # fmt: skip
     parts = [name_of(point), mode, f"{plan.lanes}x{plan.elements}", f"by{width}"]
@@ -371,8 +395,11 @@ def run(
     """
     classes, inner = layout
     chosen = plan(classes, inner, x.dtype.itemsize, even is not None)
-    moved = [a for a in (x, probabilities, vector, out) if a is not None]
-    width = width_of(classes, *moved) if chosen.lanes > 1 else 1
+    if chosen.staged:
+        width = width_of(0, x, *(() if out is None else (out,)))
+    else:
+        moved = [a for a in (x, probabilities, vector, out) if a is not None]
+        width = width_of(classes, *moved) if chosen.lanes > 1 else 1
     compiled = kernel(
         point, curvature, mode, chosen, width, labels is not None, labels is not None and labels.dtype.kind == "u",
         probabilities is not None, even is not None, weight is not None, upstream is not None, normalised, reduced,

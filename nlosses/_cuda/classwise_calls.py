@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _arrays, _validate
 from .._spec import Spec
-from . import arrays, classwise, copies, gather, sums
+from . import classwise, copies, gather, sums
 from .calls import Call, Result
 
 
@@ -20,7 +20,7 @@ class Problem(Call):
         super().__init__(spec, input, target, options)
         place = self.place
         x, t = self.input, self.target = place.real("input", input), place.real("target", target)
-        x_shape, t_shape = tuple(x.shape), tuple(t.shape)
+        x_shape, t_shape = x.shape, t.shape
         self.labelled = not (spec.class_probabilities and t_shape == x_shape and t.dtype.kind == "f")
         if self.labelled:
             _validate.integer_target(spec, x, t)
@@ -76,7 +76,7 @@ class Problem(Call):
 
     def hvp(self, vector: Any, grad_output: Any, out: Any) -> Any:
         vector = self.further("vector", vector)
-        _validate.vector(self.spec.name, vector, tuple(self.input.shape))
+        _validate.vector(self.spec.name, vector, self.input.shape)
         return self._derived("hvp", grad_output, self.place.flat(vector, self.x.dtype), out)[1]
 
     def _derived(
@@ -91,7 +91,7 @@ class Problem(Call):
         may_be_input = not argnum and not self.spec.log_probabilities
         used = (self.t, *(() if may_be_input else (self.x,)), *further, self.weight)
         argument = self.target if argnum else self.input
-        return Result(self, argument, tuple(argument.shape), out, self.x if may_be_input else None, used)
+        return Result(self, argument, argument.shape, out, self.x if may_be_input else None, used)
 
     def _run(self, mode: str, with_value: bool, upstream: tuple[Any, float], vector: Any, out: Any) -> Any:
         array, scale = upstream
@@ -100,7 +100,7 @@ class Problem(Call):
         if self.denominator is None:
             sums.census(self.queue, self.t, self.layout[0], self.ignored, self.weight)
         normalised = self.denominator is None and out is not None
-        values = self.queue.empty((prod(self.shape),), self.x.dtype) if self.unreduced and with_value else None
+        values = self.place.empty(prod(self.shape), self.x.dtype) if self.unreduced and with_value else None
         if self.spec.log_probabilities:
             self._gather(mode, array, self.scaled(scale), normalised, vector, values, out)
         else:
@@ -110,9 +110,7 @@ class Problem(Call):
                 self.weight, vector, array, self.keep, self.even, self.ignored, self.scaled(scale), normalised,
                 with_value and not self.unreduced, values, out,
             )  # fmt: skip
-        if self.labelled:
-            self.refuse_bad()
-        return self.value_of(values, self.place.value_dtype(self.input, self.target)) if with_value else None
+        return self.outcome(self.labelled, with_value, values)
 
     def _gather(self, mode: str, upstream: Any, scale: float, normalised: bool, vector: Any, values: Any, out: Any) -> None:
         second = mode in ("hessian", "hvp")
@@ -126,4 +124,4 @@ class Problem(Call):
 
     def bad_element(self) -> Exception:
         """The error for a class index out of range, the same as on the CPU."""
-        return _validate.bad_index(self.spec.name, arrays.fetched(self.target), self.layout[0], self.ignored)
+        return _validate.bad_index(self.spec.name, self.place.fetched(self.target), self.layout[0], self.ignored)

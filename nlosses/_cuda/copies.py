@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import Kernel, build, cuda, load, store, view
+from ._backend import Kernel, build, cuda, load, store
 from ._blocks import GRID, WARP, threads_of
-from .bfloat import BFLOAT16, BITS, WIDE_BITS, narrowed, retyped, unchanged, widened
+from .bfloat import BFLOAT16, BITS, WIDE_BITS, narrowed, unchanged, widened
 
 THREADS = threads_of(256)
 
@@ -84,7 +84,7 @@ def copy(queue: Any, source: Any, shape: tuple[int, ...], out: Any) -> None:
 
 def write(queue: Any, source: Any, out: Any) -> None:
     """The inverse: all elements of `source`, flat and contiguous, to `out`, an array of any strides."""
-    _strided(queue, make_write, out, tuple(out.shape), source)
+    _strided(queue, make_write, out, out.shape, source)
 
 
 def _strided(queue: Any, make: Any, array: Any, shape: tuple[int, ...], flat: Any, convert: Any = unchanged) -> None:
@@ -94,16 +94,16 @@ def _strided(queue: Any, make: Any, array: Any, shape: tuple[int, ...], flat: An
     if BFLOAT16 in (array.dtype, flat.dtype):  # and the other one is float32
         source = array if make is make_copy else flat
         convert = widened if source.dtype == BFLOAT16 else narrowed
-        array, flat = (retyped(a, BITS if a.dtype == BFLOAT16 else WIDE_BITS) for a in (array, flat))
-    lengths, strides = _merged(shape, tuple(array.strides))
+        array, flat = (a.retyped(BITS if a.dtype == BFLOAT16 else WIDE_BITS) for a in (array, flat))
+    lengths, strides = _merged(shape, array.strides)
     if len(lengths) > 4:  # slice by slice: layouts like that are rare
         size, rest = n // lengths[0], tuple(lengths[1:])
         for k in range(lengths[0]):
-            part = view(array, rest, tuple(strides[1:]), k * strides[0])
-            _strided(queue, make, part, rest, view(flat, (size,), None, k * size * flat.dtype.itemsize), convert)
+            part = array.view(rest, tuple(strides[1:]), k * strides[0])
+            _strided(queue, make, part, rest, flat.view((size,), None, k * size * flat.dtype.itemsize), convert)
         return
     lengths, strides = [1] * (4 - len(lengths)) + lengths, [0] * (4 - len(strides)) + strides
-    array = view(array, tuple(lengths), tuple(strides))
+    array = array.view(tuple(lengths), tuple(strides))
     first, last = (array, flat) if make is make_copy else (flat, array)
     _launch(queue, make, convert, n, first, *lengths[1:], n, last)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from ._backend import SIMULATED, empty, from_pointer, pointer
+from ._array import Array
+from ._backend import SIMULATED, synchronize
 
 CPU, CUDA = 1, 2
+LEGACY = 1  # the stream that nothing else says
 #: NumPy's letter of a kind, and DLPack's number; V is bfloat16, which NumPy has not: see `bfloat`.
 KINDS = {"i": 0, "u": 1, "f": 2, "V": 4, "b": 6}
 
@@ -61,22 +62,23 @@ def _never_taken(capsule: Any) -> None:
 
 
 class Exported:
-    """A contiguous device array that any library's ``from_dlpack`` takes."""
+    """A contiguous array, made on a stream, that any library's ``from_dlpack`` takes."""
 
-    def __init__(self, array: Any, device: int) -> None:
+    def __init__(self, array: Array, device: int, stream: int = 0) -> None:
         self.array = array
+        self._stream = stream or LEGACY
         self._device = (CPU, 0) if SIMULATED else (CUDA, device)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._device
 
     def __dlpack__(self, *, stream: Any = None, **_: Any) -> Any:
-        if stream not in (None, -1) and self.array.stream and int(stream) != int(self.array.stream):
-            self.array.stream.synchronize()  # it is ready on that stream alone
+        if stream != -1 and self._stream != (int(stream) if stream else LEGACY):
+            synchronize(self._stream)  # it is ready on that stream alone
         dtype = self.array.dtype
         shape = (ctypes.c_int64 * max(self.array.ndim, 1))(*self.array.shape)
         kind = _DataType(KINDS[dtype.kind], dtype.itemsize * 8, 1)
-        tensor = _Tensor(pointer(self.array), *self._device, self.array.ndim, kind, shape, None, 0)
+        tensor = _Tensor(self.array.pointer, *self._device, self.array.ndim, kind, shape, None, 0)
         managed = _Managed(tensor, None, _returned)
         address = ctypes.addressof(managed)
         _lent[address] = (managed, shape, self.array)
@@ -94,8 +96,8 @@ class _Taken:
             self._managed.contents.deleter(self._managed)
 
 
-def imported(name: str, value: Any) -> Any:
-    """The array of a library without a CUDA array interface, as one of Numba's, over the same memory."""
+def imported(name: str, value: Any) -> Array:
+    """The array of a library without a CUDA array interface, over the same memory."""
     try:
         capsule = value.__dlpack__()
     except (BufferError, RuntimeError, TypeError) as error:
@@ -112,7 +114,5 @@ def imported(name: str, value: Any) -> Any:
         raise TypeError(f"{name} must hold real numbers that NumPy has, or bfloat16, got {got}")
     dtype = np.dtype(f"{letters[0]}{tensor.dtype.bits // 8}")
     shape = tuple(tensor.shape[k] for k in range(tensor.ndim))
-    if prod(shape) == 0:
-        return empty(shape, dtype)
     strides = tuple(tensor.strides[k] * dtype.itemsize for k in range(tensor.ndim)) if tensor.strides else None
-    return from_pointer(tensor.data + tensor.byte_offset, shape, strides, dtype, owner)
+    return Array((tensor.data or 0) + tensor.byte_offset, shape, strides, dtype, owner)

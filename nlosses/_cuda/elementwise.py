@@ -55,6 +55,7 @@ def make(
         partial,
         counter,
         results,
+        seen,
     ):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         T = x.dtype.type
@@ -163,7 +164,7 @@ def make(
         if reduced or checked:
             scratch = cuda.shared.array(warps, np.float64)
             last = cuda.shared.array(1, np.bool_)
-            finish(total, bad, TOTAL, scratch, last, threads, partial, counter, results)
+            finish(total, bad, TOTAL, scratch, last, threads, partial, counter, results, seen)
 
     return kernel
 

@@ -28,7 +28,7 @@ class Problem(Call):
                 self.math = spec.variants[switch]
         self.weight = None if options.get("weight") is None else self._operand("weight", options["weight"])
         if self.weight is not None and spec.mean_of_weights:
-            _validate.matching_weight(spec.name, place.real("weight", options["weight"]), tuple(self.input.shape))
+            _validate.matching_weight(spec.name, place.real("weight", options["weight"]), self.input.shape)
         self.parameters = tuple(None if options[p] is None else self._operand(p, options[p]) for p in spec.parameters)
         self.domains = (spec.input.low, spec.input.high, spec.target.low, spec.target.high) if spec.checks_domains else None
         self._set_denominator(options["reduction"])
@@ -80,7 +80,7 @@ class Problem(Call):
 
     def hvp(self, vector: Any, grad_output: Any, out: Any) -> Any:
         vector = self.further("vector", vector)
-        _validate.vector(self.spec.name, vector, tuple(self.input.shape))
+        _validate.vector(self.spec.name, vector, self.input.shape)
         return self._second_order(grad_output, vector, out)
 
     def _second_order(self, grad_output: Any, vector: Any, out: Any) -> Any:
@@ -103,24 +103,22 @@ class Problem(Call):
         if normalised:
             assert self.weight is not None
             sums.total(self.queue, self.weight[0])
-        values = self.queue.empty((self.x.size,), self.x.dtype) if self.unreduced and with_value else None
-        dtype = self.place.value_dtype(self.input, self.target)
+        values = self.place.empty(self.x.size, self.x.dtype) if self.unreduced and with_value else None
         if vector is not None:
             vector = (self.place.flat(vector, self.x.dtype, self.shape), 1, 1, elementwise.FULL)
-        if self.x.size or not self.unreduced:
+        launched = self.x.size > 0 or not self.unreduced
+        if launched:
             elementwise.run(
                 self.queue, function, with_slope, self.x, self.t, self.weight,
                 None if array is None else self._operand("grad_output", array), vector, self.parameters,
                 self.domains, self.scaled(scale), normalised, with_value and not self.unreduced, values, out,
             )  # fmt: skip
-            if self.domains is not None:
-                self.refuse_bad()
-        return self.value_of(values, np.dtype(dtype)) if with_value else None
+        return self.outcome(launched and self.domains is not None, with_value, values)
 
     def bad_element(self) -> Exception:
         """The error for an element outside of its domain, the same as on the CPU."""
         for name, array, interval in (("input", self.input, self.spec.input), ("target", self.target, self.spec.target)):
-            host = arrays.fetched(array)
+            host = self.place.fetched(array)
             if interval.bounded and not np.all((host >= interval.low) & (host <= interval.high)):
                 return _validate.outside(self.spec.name, name, host, interval)
         return ValueError(f"{self.spec.name}: input or target changed during the call")

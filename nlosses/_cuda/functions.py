@@ -18,7 +18,7 @@ from .._spec import identity
 from . import arrays, classwise
 from . import elementwise as losses
 from ._backend import Kernel, build, cuda
-from ._blocks import GRID, WARP
+from ._blocks import GRID, WARP, mask_of
 from ._positions import fetch, group_sum, put
 
 
@@ -34,6 +34,7 @@ def make_backward(share, backward, planes, single, vectors, width, lanes, thread
         scratch = cuda.shared.array(warps, np.float64)
         thread = np.int64(cuda.threadIdx.x)
         lane = thread % lanes
+        mask = mask_of(thread, lanes)
         reach = np.int64(elements * lanes)
         chunks = np.int64(1) if single else (classes + reach - 1) // reach
         for first in range(np.int64(cuda.blockIdx.x) * groups, positions, np.int64(cuda.gridDim.x) * groups):
@@ -47,19 +48,21 @@ def make_backward(share, backward, planes, single, vectors, width, lanes, thread
                     start = chunk * reach + lane * width
                     fetch(ys, vectors, y, origin, step, start, stride, width, classes)
                     fetch(gs, vectors, g, origin, step, start, stride, width, classes)
+                    left = np.int32(classes - start)
                     for v in range(vectors):
-                        if start + v * stride < classes:
+                        if v * stride < left:
                             for i in range(width):
                                 e = v * width + i
                                 dot += np.float64(gs[e]) * np.float64(share(ys[e]))
-                dot = group_sum(dot, lanes, scratch)
+                dot = group_sum(dot, lanes, mask, scratch)
                 for chunk in range(chunks):
                     start = chunk * reach + lane * width
                     if not single:
                         fetch(ys, vectors, y, origin, step, start, stride, width, classes)
                         fetch(gs, vectors, g, origin, step, start, stride, width, classes)
+                    left = np.int32(classes - start)
                     for v in range(vectors):
-                        if start + v * stride < classes:
+                        if v * stride < left:
                             for i in range(width):
                                 e = v * width + i
                                 ys[e] = backward(ys[e], gs[e], dot)
@@ -87,16 +90,15 @@ class _Call:
 
     def __init__(self, owner: str, given: dict[str, Any]) -> None:
         self.place = arrays.Place(owner, given)
-        self.arrays = [self.place.real(f"{owner}: {name}", value) for name, value in given.items()]
+        self.arrays = [self.place.real(name, value, f"{owner}: {name}") for name, value in given.items()]
         self.first = self.arrays[0]
         if len(self.arrays) > 1:
             _validate.same_shape(owner, self.arrays[1], self.first)
-        self.shape = tuple(self.first.shape)
+        self.shape = self.first.shape
 
     def flattened(self, dtype: np.dtype) -> list[Any]:
         """The arrays as kernels take them, and one for the result."""
-        queue = self.place.queue
-        return [*(self.place.flat(a, dtype) for a in self.arrays), queue.empty((prod(self.shape),), dtype)]
+        return [*(self.place.flat(a, dtype) for a in self.arrays), self.place.empty(prod(self.shape), dtype)]
 
     def result(self, out: Any) -> Any:
         return self.place.given(out, self.shape, self.place.result_dtype(self.first))

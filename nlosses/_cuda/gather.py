@@ -20,7 +20,22 @@ def make_gather(
     point, second, bent, unsigned, weighted, upstreamed, normalised, with_vector, with_values, with_out, threads, warps, stamp
 ):
     def kernel(
-        x, labels, weight, vector, upstream, classes, inner, positions, ignored, scale, values, out, partial, counter, results
+        x,
+        labels,
+        weight,
+        vector,
+        upstream,
+        classes,
+        inner,
+        positions,
+        ignored,
+        scale,
+        values,
+        out,
+        partial,
+        counter,
+        results,
+        seen,
     ):
         stamp  # noqa: B018
         T = x.dtype.type
@@ -51,7 +66,7 @@ def make_gather(
             total += value
             if with_values:
                 store(values, p, T(value))
-        finish(total, bad, TOTAL, scratch, last, threads, partial, counter, results)
+        finish(total, bad, TOTAL, scratch, last, threads, partial, counter, results, seen)
 
     return kernel
 

@@ -15,7 +15,7 @@ WARPS = THREADS // WARP
 
 
 def make_total(threads, warps, stamp):
-    def kernel(x, n, partial, counter, results):
+    def kernel(x, n, partial, counter, results, seen):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         total = 0.0
         start = np.int64(cuda.blockIdx.x) * threads + np.int64(cuda.threadIdx.x)
@@ -23,13 +23,13 @@ def make_total(threads, warps, stamp):
             total += np.float64(load(x, i))
         scratch = cuda.shared.array(warps, np.float64)
         last = cuda.shared.array(1, np.bool_)
-        finish(total, 0.0, DENOMINATOR, scratch, last, threads, partial, counter, results)
+        finish(total, 0.0, DENOMINATOR, scratch, last, threads, partial, counter, results, seen)
 
     return kernel
 
 
 def make_census(weighted, threads, warps, stamp):
-    def kernel(labels, classes, ignored, weight, n, partial, counter, results):
+    def kernel(labels, classes, ignored, weight, n, partial, counter, results, seen):
         stamp  # noqa: B018
         total = 0.0
         start = np.int64(cuda.blockIdx.x) * threads + np.int64(cuda.threadIdx.x)
@@ -39,7 +39,7 @@ def make_census(weighted, threads, warps, stamp):
                 total += np.float64(load(weight, y)) if weighted else 1.0
         scratch = cuda.shared.array(warps, np.float64)
         last = cuda.shared.array(1, np.bool_)
-        finish(total, 0.0, DENOMINATOR, scratch, last, threads, partial, counter, results)
+        finish(total, 0.0, DENOMINATOR, scratch, last, threads, partial, counter, results, seen)
 
     return kernel
 

@@ -64,6 +64,7 @@ class Copy:
 
     def __init__(self, host: np.ndarray) -> None:
         from .._cuda import _backend
+        from .._cuda._array import Array
 
         self.host = host
         low, high = np.lib.array_utils.byte_bounds(host)
@@ -71,12 +72,14 @@ class Copy:
         memory = np.zeros(max(high - low, 1), np.uint8)
         self._of(memory)[...] = host
         self._memory = _backend.to_device(memory)
-        address = _backend.pointer(self._memory) + self._start
-        self.array = _backend.from_pointer(address, host.shape, host.strides, host.dtype, self._memory)
+        address = self._memory.pointer + self._start
+        self.array = _backend.for_numba(Array(address, host.shape, host.strides, host.dtype, self._memory), 0)
 
     def now(self) -> np.ndarray:
         """What it holds."""
-        return self._of(self._memory.copy_to_host())
+        from .._cuda import _backend
+
+        return self._of(_backend.to_host(self._memory))
 
     def _of(self, memory: np.ndarray) -> np.ndarray:
         host = self.host
