@@ -183,9 +183,13 @@ def classwise() -> Iterator[Subject]:
             ) -> Subject:  # fmt: skip
                 plan = driver.plan(classes, inner, itemsize, smooth)
                 width = width_of(plan, classes, itemsize)
+                slanted = width == 1 < plan.lanes and not smooth
+                if slanted:
+                    width = 16 // itemsize
+                    plan = driver.plan(classes + width - 1, inner, itemsize, smooth)
                 kernel = driver.kernel(
                     point, None, mode, plan, width, labelled, False, not labelled, smooth, False, False, labelled,
-                    True, False,
+                    True, False, itemsize, slanted,
                 )  # fmt: skip
                 signature = types.void(a, labels if labelled else a, a, a, a, a, i8, i8, i8, f8, f8, i8, f8, a, a, *results)
                 where = f"{classes} classes" + (" on inner axes" if inner > 1 else "")

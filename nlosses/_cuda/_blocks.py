@@ -12,8 +12,9 @@ EVERY_LANE = (1 << WARP) - 1
 #: Distances of the lanes that a sum over a warp is exchanged with: half a warp, a quarter, ..., 1.
 DISTANCES = tuple(WARP >> k for k in range(1, WARP.bit_length()))
 
-#: Blocks of a grid at the most: a number that suits all GPUs, so that sums do not depend on which one it is.
-GRID = 1024
+#: Blocks of a grid at the most: some times what a GPU holds at once, so that few of its processors wait for the last of them,
+#: and the same for all GPUs, so that sums do not depend on which one it is.
+GRID = 4096
 
 # Where an operand's element for position i stands.
 ABSENT, FULL, SINGLE, REPEATED = range(4)

@@ -60,6 +60,45 @@ def put(buffer, vectors, data, origin, step, start, stride, width, classes):
                 store(data, origin + j * step, buffer[v])
 
 
+# --- rows that are no whole number of accesses --------------------------------------------------------------------------------
+# A row then begins `skew` elements after an aligned one, from which on it is read; what is not the row's is -inf.
+
+
+@device
+def fetch_slanted(buffer, vectors, data, base, start, stride, width, skew, classes):
+    """As `fetch`, of a row whose first class stands at ``base + skew``, with `base` aligned."""
+    T = buffer.dtype.type
+    low = np.int32(skew - start)
+    left = np.int32(skew + classes - start)
+    for v in range(vectors):
+        k = v * stride
+        if k < left:
+            if k >= low and k + width <= left:
+                load16(buffer, v * width, data, base + start + k)
+            else:
+                for i in range(width):
+                    if k + i >= low and k + i < left:
+                        buffer[v * width + i] = load(data, base + start + k + i)
+                    else:
+                        buffer[v * width + i] = T(-np.inf)
+
+
+@device
+def put_slanted(buffer, vectors, data, base, start, stride, width, skew, classes):
+    """The inverse of `fetch_slanted`."""
+    low = np.int32(skew - start)
+    left = np.int32(skew + classes - start)
+    for v in range(vectors):
+        k = v * stride
+        if k < left:
+            if k >= low and k + width <= left:
+                store16(data, base + start + k, buffer, v * width)
+            else:
+                for i in range(width):
+                    if k + i >= low and k + i < left:
+                        store(data, base + start + k + i, buffer[v * width + i])
+
+
 # --- through shared memory ---------------------------------------------------------------------------------------------------
 # A block's rows stand there one after the other, with a gap after each round of the banks: then no two lanes of a warp that
 # read the same class of their rows meet in one bank, or two at the most, and nothing has to be divided.

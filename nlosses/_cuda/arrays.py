@@ -181,7 +181,7 @@ class Place:
             return self._library.empty((size,), dtype, self.device)
 
     def given(self, array: Array, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        """A result in memory that `empty` gave, as the caller's kind of array, of the shape and type that the caller is to see."""
+        """A result in memory that `empty` gave, as the caller's kind of array, of the shape and type that it is to have."""
         if array.dtype != dtype:
             source = self.flat(array, _arrays.F4) if dtype == BFLOAT16 else array
             array = self.empty(array.size, dtype)

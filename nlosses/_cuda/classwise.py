@@ -24,6 +24,7 @@ from ._positions import (
     absent,
     fetch,
     fetch_row,
+    fetch_slanted,
     flat,
     gathered,
     given,
@@ -32,6 +33,7 @@ from ._positions import (
     neither,
     put,
     put_row,
+    put_slanted,
     scattered,
     slope_of,
     softmax,
@@ -54,7 +56,7 @@ class Limits(NamedTuple):
 LIMITS = {
     (4, False): Limits(
         16, 32, ((4, 8), (8, 8), (8, 16), (16, 16), (WARP, 16), (WARP, 32)), ((128, 16), (128, 32), (256, 32), (512, 32)),
-        (512, 16),
+        (256, 32),
     ),
     (4, True): Limits(
         16, 32, ((4, 8), (8, 8), (16, 8), (16, 16), (WARP, 16)), ((128, 16), (256, 16)), (256, 16)
@@ -73,8 +75,8 @@ if SIMULATED:  # few threads, and small problems that cross every limit
 
 def make(
     point, second, k2_of, of_element, of_logits, even_of, t_of, with_out, with_values, with_vector, with_dots, labelled,
-    unsigned, probable, smooth, weighted, upstreamed, normalised, reduced, fixed, staged, planes, single, vectors, width, wide,
-    shift, lanes, threads, warps, stamp,
+    unsigned, probable, smooth, weighted, upstreamed, normalised, reduced, fixed, staged, planes, slanted, single, vectors,
+    width, wide, shift, lanes, threads, warps, stamp,
 ):  # fmt: skip
     groups = threads // lanes
     elements = vectors * width
@@ -116,7 +118,8 @@ def make(
         mask = mask_of(thread, lanes)
         C = np.int64(fixed) if fixed > 0 else classes
         reach = np.int64(elements * lanes)  # classes of one chunk
-        chunks = np.int64(1) if single else (C + reach - 1) // reach
+        longest = C + np.int64(width - 1) if slanted else C
+        chunks = np.int64(1) if single else (longest + reach - 1) // reach
         kept = T(keep)
         evenly = even_of(T(even))
         c = scale / results[DENOMINATOR] if normalised else scale
@@ -132,6 +135,8 @@ def make(
             sample = p // inner if planes else p
             origin = sample * C * inner + (p - sample * inner) if planes else p * C
             step = inner if planes else np.int64(1)
+            skew = origin % width if slanted else np.int64(0)
+            base = origin - skew
             y = np.int64(-1)
             counts = inside
             if labelled and inside:
@@ -157,12 +162,14 @@ def make(
                     start = chunk * reach + lane * width
                     if staged:
                         fetch_row(xs, tile, thread * C, C, shift)
+                    elif slanted:
+                        fetch_slanted(xs, vectors, x, base, start, stride, width, skew, C)
                     else:
                         fetch(xs, vectors, x, origin, step, start, stride, width, C)
                     if probable:
                         fetch(ts, vectors, probabilities, origin, step, start, stride, width, C)
                     top = T(-np.inf)
-                    left = np.int32(C - start)
+                    left = np.int32(skew + C - start)
                     for v in range(vectors):
                         if v * stride < left:
                             for i in range(width):
@@ -246,8 +253,8 @@ def make(
                                 fetch(xs, vectors, x, origin, step, start, stride, width, C)
                                 if probable:
                                     fetch(ts, vectors, probabilities, origin, step, start, stride, width, C)
-                            left = np.int32(C - start)
-                            at = np.int32(y - start)
+                            left = np.int32(skew + C - start)
+                            at = np.int32(skew + y - start)
                             for v in range(vectors):
                                 if v * stride < left:
                                     for i in range(width):
@@ -258,7 +265,7 @@ def make(
                                         dot += 0.0 if at_top else np.float64(lift * r) * np.float64(vs[e])
                                         v_top += np.float64(vs[e]) if at_top else 0.0
                                         if with_dots:
-                                            w = load(weight, j) if weighted else T(1)
+                                            w = load(weight, j) if smooth and weighted else T(1)
                                             g = slope_of(lift, t_of(ts[e]), w, v * stride + i == at, r, S, own, kept, evenly)
                                             along += np.float64(g) * np.float64(vs[e])
                         v_top = group_sum(v_top, lanes, mask, scratch)
@@ -268,26 +275,32 @@ def make(
                     for chunk in range(chunks):
                         start = chunk * reach + lane * width
                         if not single:
-                            fetch(xs, vectors, x, origin, step, start, stride, width, C)
+                            if slanted:
+                                fetch_slanted(xs, vectors, x, base, start, stride, width, skew, C)
+                            else:
+                                fetch(xs, vectors, x, origin, step, start, stride, width, C)
                             if probable:
                                 fetch(ts, vectors, probabilities, origin, step, start, stride, width, C)
                             if with_vector:
                                 fetch(vs, vectors, vector, origin, step, start, stride, width, C)
-                        left = np.int32(C - start)
-                        at = np.int32(y - start)
+                        left = np.int32(skew + C - start)
+                        at = np.int32(skew + y - start)
                         for v in range(vectors):
                             if v * stride < left:
                                 for i in range(width):
                                     e = v * width + i
                                     j = start + v * stride + i
                                     a = xs[e] if single or of_logits else lifted(xs[e], m, None)
-                                    w = load(weight, j) if weighted else T(1)
+                                    w = load(weight, j) if smooth and weighted else T(1)
                                     xs[e] = of_element(
                                         a, t_of(ts[e]), w, vs[e] - T(v_top) if with_vector else T(0), v * stride + i == at, m,
                                         narrow_s, r, rest, S, own, kept, evenly, k, k2, at_label, at_peak, dot, along,
                                     )  # fmt: skip
                         if not single:
-                            put(xs, vectors, out, origin, step, start, stride, width, C)
+                            if slanted:
+                                put_slanted(xs, vectors, out, base, start, stride, width, skew, C)
+                            else:
+                                put(xs, vectors, out, origin, step, start, stride, width, C)
             elif inside:  # its logits are not even looked at
                 if with_values and lane == 0:
                     store(values, p, T(0))
@@ -300,6 +313,8 @@ def make(
             if with_out and single and inside:
                 if staged:
                     put_row(xs, tile, thread * C, C, shift)
+                elif slanted:
+                    put_slanted(xs, vectors, out, base, lane * width, stride, width, skew, C)
                 else:
                     put(xs, vectors, out, origin, step, lane * width, stride, width, C)
             if staged:
@@ -326,6 +341,18 @@ class Plan(NamedTuple):
     shift: int = 5  #: 2^shift elements of a row make a round of shared memory's banks
 
 
+def residency(plan: Plan, itemsize: int, plain: bool) -> int:
+    """Blocks of 128 threads that a processor holds at once, for the compiler to find registers for.
+
+    As many as leave it enough to keep everything: the more there are, the more accesses are under way.
+    """
+    if itemsize == 8 or not plain or plan.threads > threads_of(128) or not plan.single:
+        return 1
+    if plan.elements <= 8 or plan.staged or (plan.planes and plan.elements <= 12):
+        return 8
+    return 6 if plan.elements <= 24 else 1
+
+
 @cache
 def plan(classes: int, inner: int, itemsize: int, smooth: bool) -> Plan:
     limits = LIMITS[itemsize, smooth]
@@ -334,7 +361,7 @@ def plan(classes: int, inner: int, itemsize: int, smooth: bool) -> Plan:
     if inner > 1:
         if classes <= limits.planes:
             return Plan(threads, 1, classes, classes, False, True, True)
-        return Plan(threads, 1, elements, 0, False, True, False)
+        return Plan(threads, 1, min(elements, 16), 0, False, True, False)
     if classes <= limits.few:
         return Plan(threads, 1, classes, classes, True, False, True, 5 if itemsize == 4 else 4)
     for lanes, kept in (*limits.warp, *limits.blocks):
@@ -346,7 +373,8 @@ def plan(classes: int, inner: int, itemsize: int, smooth: bool) -> Plan:
 @cache
 def kernel(
     point: Any, curvature: Any, mode: str, plan: Plan, width: int, labelled: bool, unsigned: bool, probable: bool,
-    smooth: bool, weighted: bool, upstreamed: bool, normalised: bool, reduced: bool, with_values: bool,
+    smooth: bool, weighted: bool, upstreamed: bool, normalised: bool, reduced: bool, with_values: bool, itemsize: int = 8,
+    slanted: bool = False,
 ) -> Kernel:  # fmt: skip
     """The kernel of one loss, one derivative (`mode`: a key of `FINISH`, or "value"), one driver and one set of options."""
     bent = curvature is not None and mode in ("hessian", "hvp")
@@ -357,14 +385,15 @@ def kernel(
         "with_out": mode != "value", "with_values": with_values, "with_vector": mode == "hvp",
         "with_dots": bent and mode == "hvp", "labelled": labelled, "unsigned": unsigned, "probable": probable,
         "smooth": smooth, "weighted": weighted, "upstreamed": upstreamed, "normalised": normalised, "reduced": reduced,
-        "fixed": plan.fixed, "staged": plan.staged, "planes": plan.planes, "single": plan.single,
+        "fixed": plan.fixed, "staged": plan.staged, "planes": plan.planes, "slanted": slanted, "single": plan.single,
         "vectors": plan.elements if plan.staged else plan.elements // width, "width": 1 if plan.staged else width,
         "wide": width if plan.staged else 1, "shift": plan.shift, "lanes": plan.lanes, "threads": plan.threads,
         "warps": plan.threads // WARP,
     }  # fmt: skip
     parts = [name_of(point), mode, f"{plan.lanes}x{plan.elements}", f"by{width}"]
     parts += [name for name, flag in cells.items() if flag is True]
-    return build(make, "_".join(parts), cells, plan.threads)
+    plain = mode in ("value", "grad") and not smooth
+    return build(make, "_".join(parts), cells, plan.threads, residency(plan, itemsize, plain))
 
 
 def run(
@@ -394,16 +423,21 @@ def run(
     by the denominator among the queue's results.
     """
     classes, inner = layout
-    chosen = plan(classes, inner, x.dtype.itemsize, even is not None)
+    itemsize, slanted = x.dtype.itemsize, False
+    chosen = plan(classes, inner, itemsize, even is not None)
     if chosen.staged:
         width = width_of(0, x, *(() if out is None else (out,)))
     else:
         moved = [a for a in (x, probabilities, vector, out) if a is not None]
         width = width_of(classes, *moved) if chosen.lanes > 1 else 1
+        if width == 1 < chosen.lanes and even is None and mode in ("value", "grad"):
+            width = width_of(0, *moved)
+            slanted = width > 1
+            chosen = plan(classes + width - 1, inner, itemsize, False)
     compiled = kernel(
         point, curvature, mode, chosen, width, labels is not None, labels is not None and labels.dtype.kind == "u",
         probabilities is not None, even is not None, weight is not None, upstream is not None, normalised, reduced,
-        values is not None,
+        values is not None, itemsize, slanted,
     )  # fmt: skip
     positions = x.size // classes
     groups = chosen.threads // chosen.lanes
