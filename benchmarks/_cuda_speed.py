@@ -180,15 +180,16 @@ def launches() -> Iterator[Row]:
     def nothing(x):
         pass
 
-    x = cuda.to_device(np.zeros(1024, np.float32))
+    x, y, out = (cuda.to_device(np.zeros(1024, np.float32)) for _ in range(3))
     logits, labels = cuda.to_device(np.zeros((32, 32), np.float32)), cuda.to_device(np.zeros(32, np.int64))
     nothing[1, 32](x)
     calls: dict[str, Callable[[], Any]] = {
         "an empty kernel of one array": lambda: nothing[1, 32](x),
-        "mse_loss.grad of 1024": lambda: nl.mse_loss.grad(x, x),
-        "mse_loss.grad of 1024, out=": lambda: nl.mse_loss.grad(x, x, out=x),
-        "mse_loss.value_and_grad of 1024, fetched": lambda: nl.mse_loss.value_and_grad(x, x),
-        "mse_loss.value_and_grad of 1024, fetched, out=": lambda: nl.mse_loss.value_and_grad(x, x, out=x),
+        "mse_loss.grad of 1024": lambda: nl.mse_loss.grad(x, y),
+        "mse_loss.grad of 1024, out=": lambda: nl.mse_loss.grad(x, y, out=out),
+        "mse_loss.grad of 1024, out= is input and target": lambda: nl.mse_loss.grad(x, x, out=x),
+        "mse_loss.value_and_grad of 1024, fetched": lambda: nl.mse_loss.value_and_grad(x, y),
+        "mse_loss.value_and_grad of 1024, fetched, out=": lambda: nl.mse_loss.value_and_grad(x, y, out=out),
         "cross_entropy.value_and_grad of 32 x 32, fetched": lambda: nl.cross_entropy.value_and_grad(logits, labels),
     }
     if util.find_spec("torch") is not None:

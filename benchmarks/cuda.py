@@ -75,7 +75,7 @@ def document(known: dict[str, Any], rows: list[Row]) -> str:
         f"Made by `python -m benchmarks.cuda` on {known['date']}: {known['device']}, Python {known['python']}, {versions}.",
     ]
     for part, heading, made in (
-        ("correct", "Beside the CPU in float64", summary), ("index", "Class indices out of range", summary),
+        ("correct", "Beside the CPU in float64", summary), ("bad index", "Class indices out of range", summary),
         ("library", "Arrays of other libraries", plain), ("verified", "The gradient checker", plain),
         ("ceiling", "The ceiling", plain), ("speed", "Value and gradient, `out=` given", comparison),
         ("launch", "The host's part of a small call", plain), ("memory", "Memory checker", plain),

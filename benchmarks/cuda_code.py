@@ -290,7 +290,8 @@ def functions() -> Iterator[Subject]:
     from nlosses._cuda import classwise as rows
     from nlosses._cuda import elementwise, functions
     from nlosses._cuda._blocks import ABSENT
-    from nlosses._maps import ELEMENTWISE, identity
+    from nlosses._maps import ELEMENTWISE
+    from nlosses._spec import identity
 
     i8, f8 = types.int64, types.float64
     results = summing()
@@ -357,24 +358,34 @@ def cubin(subject: Subject) -> bytes:
     return code.code if hasattr(code, "code") else bytes(code)
 
 
+PARAMETER = re.compile(r"Ordinal : 0x([0-9a-f]+)\s+Offset\s+: 0x([0-9a-f]+)\s+Size\s+: 0x([0-9a-f]+)")
 USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P[0-9T]+ )?([A-Z0-9_.]+)", re.MULTILINE)
 WIDE = ("DADD", "DMUL", "DFMA", "DSETP", "DMNMX")
 
 
-def inspected(subject: Subject) -> Code:
+def dumped(subject: Subject, *options: str) -> list[str]:
+    """What cuobjdump tells of a kernel."""
     program = cuobjdump()
     assert program is not None
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "kernel.cubin")
         file.write_bytes(cubin(subject))
         beside = {"PATH": f"{Path(program).parent}:/usr/bin:/bin"}
+        commands = [[program, option, str(file)] for option in options]
+        return [subprocess.run(c, env=beside, capture_output=True, text=True, check=True).stdout for c in commands]
 
-        def asked(option: str) -> str:
-            return subprocess.run([program, option, str(file)], env=beside, capture_output=True, text=True, check=True).stdout
 
-        usage = [tuple(map(int, found)) for found in USAGE.findall(asked("--dump-resource-usage"))]
-        counted = Counter(INSTRUCTION.findall(asked("--dump-sass")))
+def parameters(subject: Subject) -> list[tuple[int, int]]:
+    """Offset and size of each argument in the memory that a kernel takes them from, in order."""
+    found = [tuple(int(n, 16) for n in some) for some in PARAMETER.findall(dumped(subject, "--dump-elf")[0])]
+    return [(offset, size) for _, offset, size in sorted(found)]
+
+
+def inspected(subject: Subject) -> Code:
+    resources, code = dumped(subject, "--dump-resource-usage", "--dump-sass")
+    usage = [tuple(map(int, found)) for found in USAGE.findall(resources)]
+    counted = Counter(INSTRUCTION.findall(code))
     registers, stack, shared, local = (max(column) for column in zip(*usage, strict=True))
     itemsize = np.dtype(DTYPES[subject.dtype]).itemsize
     load16, store16 = (

@@ -1,4 +1,4 @@
-"""The figures of speed in README.md, from the run that is kept in results/speed.json.
+"""The figures of speed in README.md, from the runs that are kept in results/speed.json and results/cuda.json.
 
 ``python -m benchmarks.readme`` prints what stands between the marks in README.md, and with ``--write`` puts it there.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from . import _cases
+from ._cuda_row import Row
 from ._tables import (
     OWN,
     OWN_CACHED,
@@ -32,8 +34,10 @@ from ._tables import (
 )
 
 README = Path(__file__).parents[1] / "README.md"
-RUN = Path(__file__).parent / "results" / "speed.json"
+RESULTS = Path(__file__).parent / "results"
+RUN, GPU_RUN = RESULTS / "speed.json", RESULTS / "cuda.json"
 BEGIN, END = "<!-- speed: python -m benchmarks.readme -->\n", "<!-- end of speed -->\n"
+GPU_BEGIN, GPU_END = "<!-- gpu: python -m benchmarks.readme -->\n", "<!-- end of gpu -->\n"
 ELEMENTWISE = _cases.SCALED["elementwise"]
 NAMES = {"jax": "JAX", "numpy": "NumPy"}
 
@@ -158,21 +162,59 @@ def _cell(quotient: float | None, share: bool = False) -> str:
     return "" if quotient is None else written(quotient, share)
 
 
+# --- on the GPU ---------------------------------------------------------------------------------------------------------------
+
+
+def gpu_block(results: dict[str, Any]) -> str:
+    """The range over all cases, those that every peer was tried on, and the host's part of a small call."""
+    from .cuda import comparison
+
+    rows = [Row(**row) for row in results["rows"]]
+    bad = sum(row.good is False for row in rows)
+    seconds = {(row.case, row.contender): row.seconds for row in rows if row.seconds}
+    speed = [row for row in rows if row.part == "speed"]
+    peers = list(dict.fromkeys(row.contender for row in speed if row.contender != OWN))
+    ranges = []
+    for peer in peers:
+        quotients = [t / seconds[case, OWN] for (case, contender), t in seconds.items() if contender == peer]
+        ranges.append(f"{peer} takes {min(quotients):.3g} to {max(quotients):.3g} times as long ({len(quotients)} cases)")
+    everywhere = [row for row in speed if all((row.case, peer) in seconds for peer in peers)]
+    host = {row.case: row.outcome for row in rows if row.part == "launch"}
+    small = "mse_loss.value_and_grad of 1024, fetched, torch's tensors"
+    ceiling = next(row.outcome for row in rows if row.part == "ceiling")
+    checks = f"{bad} checks failed" if bad else "all checks passed"
+    text = (
+        f"{results['device']}, {results['date']}; {checks}.  Value and gradient with `out=`, timed as whole calls until the "
+        f"value is on the host: {'; '.join(ranges)}.  `mse_loss` of 1,024 elements of torch's takes {host[small]}, torch "
+        f"itself {host['the same by torch itself']}.  A copy moves {ceiling}."
+    )
+    return f"{textwrap.fill(text, 126, break_long_words=False)}\n\n{comparison(everywhere)}\n"
+
+
+def _put(page: str, begin: str, text: str, end: str) -> str:
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(end) < page.index(begin):
+        raise ValueError(f"{README} must have a line {begin.strip()} and after it a line {end.strip()}")
+    before, _, rest = page.partition(begin)
+    return before + begin + text + end + rest.partition(end)[2]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program; the exit status."""
     parser = argparse.ArgumentParser("python -m benchmarks.readme", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--write", action="store_true", help="into README.md")
     args = parser.parse_args(argv)
-    text = block(json.loads(RUN.read_text()))
+    texts = ((BEGIN, block(json.loads(RUN.read_text())), END), (GPU_BEGIN, gpu_block(json.loads(GPU_RUN.read_text())), GPU_END))
     if not args.write:
-        print(text, end="")
+        print("\n".join(text for _, text, _ in texts), end="")
         return 0
     page = README.read_text()
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(END) < page.index(BEGIN):
-        print(f"{README} must have a line {BEGIN.strip()} and after it a line {END.strip()}", file=sys.stderr)
+    try:
+        for begin, text, end in texts:
+            page = _put(page, begin, text, end)
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 1
-    before, _, rest = page.partition(BEGIN)
-    README.write_text(before + BEGIN + text + END + rest.partition(END)[2])
+    README.write_text(page)
     return 0
 
 

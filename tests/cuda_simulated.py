@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import sys
@@ -402,6 +403,99 @@ def test_other_libraries(monkeypatch, rng):
     out = Foreign(0 * x)
     assert nl.mse_loss.grad(Foreign(x), Foreign(t), out=out) is out
     assert np.array_equal(out.host, expected[1])
+
+
+class Tensor:
+    """As much of torch's tensors as is used, in the simulator's memory."""
+
+    is_cuda, layout = True, "strided"
+
+    def __init__(self, host, requires_grad=False):
+        self.host, self.dtype, self.shape, self.requires_grad = host, host.dtype.name, host.shape, requires_grad
+
+    @property
+    def __cuda_array_interface__(self):
+        raise RuntimeError("what requires grad has none")
+
+    def get_device(self):
+        return 0
+
+    def is_neg(self):
+        return False
+
+    def stride(self):
+        return tuple(s // self.host.itemsize for s in self.host.strides)
+
+    def data_ptr(self):
+        return self.host.ctypes.data
+
+    def view(self, shape):
+        return Tensor(self.host.reshape(shape))
+
+
+class CuPyArray(Foreign):
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self.host.ctypes.data)
+
+    def reshape(self, shape):
+        return CuPyArray(self.host.reshape(shape))
+
+
+@pytest.fixture
+def torch(monkeypatch):
+    module = types.ModuleType("torch")
+    kinds = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool", "bfloat16")
+    vars(module).update({kind: kind for kind in kinds})
+    module.Tensor, module.strided = Tensor, "strided"
+    module.device = lambda kind, number: (kind, number)
+    module.empty = lambda shape, dtype, device: Tensor(np.full(shape, 7, dtype))
+    module._C = types.SimpleNamespace(_cuda_getCurrentRawStream=lambda device: 0)
+    monkeypatch.setitem(sys.modules, "torch", module)
+    monkeypatch.setattr(Tensor, "__module__", "torch")
+    return Tensor
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    module = types.ModuleType("cupy")
+    module.cuda = types.SimpleNamespace(Device=lambda number: contextlib.nullcontext())
+    module.empty = lambda shape, dtype: CuPyArray(np.full(shape, 7, dtype))
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    monkeypatch.setattr(CuPyArray, "__module__", "cupy._core.core")
+    return CuPyArray
+
+
+@pytest.mark.parametrize("library", ["torch", "cupy"])
+def test_memory_of_the_callers_library(library, request, rng):
+    kind = request.getfixturevalue(library)
+    x, labels, v = rng.normal(size=(5, 33)), rng.integers(0, 33, 5), rng.normal(size=(5, 33))
+    for host in (x, x[::-1, ::2], x.astype(np.float32), x.astype(np.float16)):
+        t = labels % host.shape[1]
+        expected = nl.cross_entropy.value_and_grad(host, t)
+        value, grad = nl.cross_entropy.value_and_grad(kind(host), kind(t))
+        assert value == pytest.approx(expected[0], rel=1e-3 if host.itemsize == 2 else 1e-6)
+        assert type(grad) is kind
+        assert (grad.host.dtype, grad.host.shape) == (host.dtype, host.shape)
+        assert np.allclose(grad.host, expected[1], rtol=1e-3 if host.itemsize == 2 else 1e-5, atol=1e-6)
+    out = kind(0 * x)
+    assert nl.cross_entropy.hvp(kind(x), kind(labels), kind(v), out=out) is out
+    assert np.allclose(out.host, nl.cross_entropy.hvp(x, labels, v))
+    wide = nl.kl_div.grad(kind(x[:, :1]), kind(abs(x)), argnums=0)
+    assert type(wide) is kind
+    assert np.allclose(wide.host, nl.kl_div.grad(x[:, :1], abs(x)))
+    assert type(nl.softmax(kind(x))) is kind
+    empty = nl.mse_loss.grad(kind(x[:0]), kind(x[:0]))
+    assert type(empty) is kind
+    assert empty.host.shape == (0, 33)
+
+
+def test_tensors_that_require_grad(torch, rng):
+    x = rng.normal(size=3)
+    with pytest.raises(TypeError, match="target cannot be read through __cuda_array_interface__: what requires grad has none"):
+        nl.mse_loss(torch(x), torch(x, requires_grad=True))
+    with pytest.raises(TypeError, match="input on CUDA device 0, target in host memory"):
+        nl.mse_loss(torch(x), x)
 
 
 # --- bfloat16 ----------------------------------------------------------------------------------------------------------------

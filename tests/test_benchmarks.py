@@ -224,6 +224,8 @@ def test_readme_has_the_figures_of_the_run_that_is_kept():
     text = readme.README.read_text()
     assert text.count(readme.BEGIN) == text.count(readme.END) == 1
     assert text.partition(readme.BEGIN)[2].partition(readme.END)[0] == readme.block(json.loads(readme.RUN.read_text()))
+    of_gpu = text.partition(readme.GPU_BEGIN)[2].partition(readme.GPU_END)[0]
+    assert of_gpu == readme.gpu_block(json.loads(readme.GPU_RUN.read_text()))
 
 
 # --- the program ---------------------------------------------------------------------------------------------------------

@@ -44,6 +44,30 @@ def test_machine_code(subject):
 
 @pytest.mark.cuda
 @needs_toolchain
+@pytest.mark.parametrize(
+    "what", ["mse_loss: value", "cross_entropy, 10 classes: value", "nll_loss: value", "make_copy", "fill"]
+)
+def test_arguments_are_packed_as_kernels_take_them(what):
+    """Launches give them as words of eight bytes, an array as its fields."""
+    import numpy as np
+    from numba import types
+
+    from nlosses._cuda import _device
+
+    def kind(t):
+        if isinstance(t, types.Array):
+            return np.dtype(t.dtype.name), t.ndim
+        return {types.float64: float, types.int64: int}[t]
+
+    subject = next(s for s in subjects() if s.what == what)
+    kinds = [kind(t) for t in subject.signature.args]
+    assert tuple(map(_device._numba_type, kinds)) == subject.signature.args
+    words = len("".join(map(_device._letters, kinds)))
+    assert cuda_code.parameters(subject) == [(8 * k, 8) for k in range(words)]
+
+
+@pytest.mark.cuda
+@needs_toolchain
 def test_a_users_losses_compile():
     import numpy as np
     from numba import types
