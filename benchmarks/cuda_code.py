@@ -235,7 +235,8 @@ def further() -> Iterator[Subject]:
                 signature = types.void(a, labels, a, a, a, a, i8, i8, i8, f8, f8, i8, f8, a, a, *results)
                 where = f"{classes} classes" + (" on inner axes" if inner > 1 else "")
                 what = f"all options, {where}: {mode}{', curved' if second else ''}{'' if labelled else ', probabilities'}"
-                yield Subject(what, dtype, kernel, signature, plan.elements, 0, 0, False, overhead=1000)
+                judged = None if plan.staged else False
+                yield Subject(what, dtype, kernel, signature, plan.elements, 0, 0, judged, overhead=1000)
         for second in (None, curvature):
             for unsigned, flags in ((False, (False,) * 6), (True, (True,) * 6)):
                 kernel = gather._gather(point, second, unsigned, *flags)

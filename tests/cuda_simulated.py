@@ -697,7 +697,7 @@ def test_bad_indices(one, shape, rng):
 # --- numbers that are none ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(6, 3), (6, 40), (3, 150), (6, 12, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(6, 3), (6, 13), (6, 40), (3, 151), (6, 12, 1)], ids=str)
 def test_infinite_logits(shape, dtype):
     x = np.zeros(shape, dtype)
     x[0, 0] = np.inf
@@ -819,3 +819,10 @@ def test_the_simulator_notices_faults():
             _backend.build(make, "kernel", {"fault": fault}, 64).launch(0, 0, 1, array)
     _backend.build(make, "kernel", {"fault": "race"}, 64).launch(0, 0, 1, array)
     assert np.isnan(x.copy_to_host()[0]) or x.copy_to_host()[0] == 0  # the poison, or what was first, instead of 63
+
+
+def test_the_inspection_finds_its_kernels():
+    """What `test_cuda_code` looks at where there is a compiler can be listed where there is none."""
+    from benchmarks import cuda_code
+
+    assert len({(s.what, s.dtype) for s in cuda_code.subjects()}) == len(list(cuda_code.subjects())) > 200

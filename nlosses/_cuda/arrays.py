@@ -14,6 +14,7 @@ from . import _backend, copies
 from ._array import Array, contiguous, contiguous_strides
 from ._blocks import FULL, GRID, REPEATED, RESULTS, SINGLE
 from .bfloat import BFLOAT16, is_bfloat16
+from .dlpack import LEGACY
 from .libraries import adopted, library_of
 
 ALIGNMENT = 16  # bytes of a vector access
@@ -91,8 +92,8 @@ class Place:
             self._wait(stream)
 
     def _wait(self, stream: int) -> None:
-        """The work goes on in the first array's stream, so that the host waits for those of others."""
-        if stream != self.queue.stream and stream > 1:
+        """The work goes on in the first array's stream, so that the host waits for those of others, where they state one."""
+        if stream and stream != (self.queue.stream or LEGACY):
             with _backend.on(self.device):
                 _backend.synchronize(stream)
 

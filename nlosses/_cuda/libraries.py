@@ -52,6 +52,8 @@ class Torch(Numba):
         self._kinds = {dtype: kind for kind, dtype in torch_types(torch).items()}
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, device: int) -> Array:
+        if dtype not in self._kinds:  # copies of class indices: results are of torch's own types
+            return super().empty(shape, dtype, device)
         tensor = self._torch.empty(shape, dtype=self._kinds[dtype], device=_torch_device(self._torch, device))
         return Array(tensor.data_ptr(), shape, None, dtype, tensor)
 
