@@ -28,7 +28,7 @@ RESULTS = Path(__file__).parent / "results"
 
 PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "correct": lambda compiled: _cuda_correct.correctness(),
-    "index": lambda compiled: _cuda_correct.bad_targets(),
+    "bad index": lambda compiled: _cuda_correct.bad_targets(),
     "library": lambda compiled: _cuda_correct.libraries(),
     "speed": _cuda_speed.speed,
     "launch": lambda compiled: _cuda_speed.launches(),

@@ -230,7 +230,7 @@ def further() -> Iterator[Subject]:
                 labels = array(np.uint64) if labelled else a
                 kernel = driver.kernel(
                     point, second, mode, plan, 1, labelled, labelled, not labelled, True, True, True, labelled, True,
-                    mode == "grad",
+                    mode == "grad", itemsize,
                 )  # fmt: skip
                 signature = types.void(a, labels, a, a, a, a, i8, i8, i8, f8, f8, i8, f8, a, a, *results)
                 where = f"{classes} classes" + (" on inner axes" if inner > 1 else "")
@@ -310,7 +310,7 @@ def functions() -> Iterator[Subject]:
             for name in ("softmax", "log_softmax"):
                 plan = rows.plan(classes, inner, itemsize, False)
                 width = width_of(plan, classes, itemsize)
-                kernel = rows.kernel(identity, None, name, plan, width, *[False] * 9)
+                kernel = rows.kernel(identity, None, name, plan, width, *[False] * 9, itemsize)
                 signature = types.void(a, a, a, a, a, a, i8, i8, i8, f8, f8, i8, f8, a, a, *results)
                 passes = 1 if plan.single else 2
                 yield Subject(

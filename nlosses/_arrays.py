@@ -25,9 +25,9 @@ def on_device(value: Any) -> bool:
         return False
     if hasattr(kind, "__cuda_ndarray__"):  # Numba's own; in its simulator they have nothing else
         return True
-    if hasattr(kind, "is_cuda"):  # torch's tensors tell it much sooner than by DLPack
-        return bool(value.is_cuda)
     if hasattr(kind, "__dlpack_device__"):
+        if hasattr(kind, "is_cuda"):  # torch's tensors tell it much sooner that way
+            return bool(value.is_cuda)
         return int(value.__dlpack_device__()[0]) in CUDA_DEVICES
     return hasattr(value, "__cuda_array_interface__")
 

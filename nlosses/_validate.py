@@ -29,7 +29,7 @@ def shown(value: Any, limit: int = 80) -> str:
 
 def described(value: Any) -> str:
     """What an argument is, in a few words: type, and for arrays shape and dtype."""
-    if isinstance(getattr(value, "dtype", None), np.dtype) and hasattr(value, "shape"):
+    if isinstance(getattr(value, "dtype", None), np.dtype) and not isinstance(value, np.generic):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"{shown(value)} ({type(value).__name__})"
 

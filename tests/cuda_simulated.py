@@ -355,15 +355,16 @@ def test_out(rng):
 class Foreign:
     """An array of another library, which is on the device for all that anybody knows."""
 
-    def __init__(self, host, stream=None):
+    def __init__(self, host, stream=None, read_only=False):
         self.host = host
         self.stream = stream
+        self.read_only = read_only
 
     @property
     def __cuda_array_interface__(self):
         host = self.host
         return {
-            "shape": host.shape, "strides": host.strides, "typestr": host.dtype.str, "data": (host.ctypes.data, False),
+            "shape": host.shape, "strides": host.strides, "typestr": host.dtype.str, "data": (host.ctypes.data, self.read_only),
             "version": 3, "stream": self.stream,
         }  # fmt: skip
 
@@ -417,6 +418,9 @@ class Tensor:
     def __cuda_array_interface__(self):
         raise RuntimeError("what requires grad has none")
 
+    def __dlpack_device__(self):
+        raise AssertionError("what is asked of is_cuda need not be asked of DLPack")
+
     def get_device(self):
         return 0
 
@@ -461,6 +465,7 @@ def cupy(monkeypatch):
     module = types.ModuleType("cupy")
     module.cuda = types.SimpleNamespace(Device=lambda number: contextlib.nullcontext())
     module.empty = lambda shape, dtype: CuPyArray(np.full(shape, 7, dtype))
+    module.from_dlpack = lambda array: ("by DLPack", array)
     monkeypatch.setitem(sys.modules, "cupy", module)
     monkeypatch.setattr(CuPyArray, "__module__", "cupy._core.core")
     return CuPyArray
@@ -488,6 +493,44 @@ def test_memory_of_the_callers_library(library, request, rng):
     empty = nl.mse_loss.grad(kind(x[:0]), kind(x[:0]))
     assert type(empty) is kind
     assert empty.host.shape == (0, 33)
+
+
+def test_bfloat16_of_cupy(cupy, rng):
+    x = cupy(bits_of(as_bfloat(rng.normal(size=5))[1]).view("V2"))
+    way, result = nl.mse_loss.grad(x, x)
+    assert way == "by DLPack"
+    assert result.array.dtype == np.dtype("V2")
+
+
+def test_streams(torch, monkeypatch, rng):
+    """The host waits for other streams than the first array's before the work, and for the work after it."""
+    from nlosses._cuda import _backend
+
+    waited = []
+    monkeypatch.setattr(_backend, "synchronize", waited.append)
+    x, t = rng.normal(size=5), rng.normal(size=5)
+    for first, second, expected in (
+        (Foreign(x), Foreign(t), []),
+        (Foreign(x, 1), Foreign(t), []),
+        (Foreign(x, 1), torch(t), []),  # on the legacy stream, both
+        (torch(x), Foreign(t, 64), [64, 0]),
+        (Foreign(x, 64), torch(t), [1, 64]),
+        (Foreign(x, 64), Foreign(t, 64), []),
+        (Foreign(x, 64), ByDLPack(t), [1, 64]),
+    ):
+        waited.clear()
+        nl.mse_loss.grad(first, second)
+        assert waited == expected
+    waited.clear()
+    nl.mse_loss.grad(Foreign(x), Foreign(t), out=Foreign(0 * x, 64))
+    assert waited == [64, 0]
+
+
+def test_memory_that_is_read_only(rng):
+    x = rng.normal(size=5)
+    nl.mse_loss(Foreign(x, read_only=True), Foreign(x))
+    with pytest.raises(ValueError, match="mse_loss: out must be writable, got a read-only array"):
+        nl.mse_loss.grad(Foreign(x), Foreign(x), out=Foreign(0 * x, read_only=True))
 
 
 def test_tensors_that_require_grad(torch, rng):
@@ -800,6 +843,11 @@ def test_the_simulator_notices_faults():
             if fault == "barrier":
                 if thread < 40:
                     _backend.cuda.syncthreads()
+            elif fault == "own lane":
+                _backend.cuda.shfl_xor_sync(0b1111, 0.0, 1)
+            elif fault == "partner":
+                if thread % _backend.WARP < 4:
+                    _backend.cuda.shfl_xor_sync(0b1111, 0.0, 4)
             elif fault == "outside":
                 _backend.store(x, thread, 0.0)
             elif fault == "negative":
@@ -814,6 +862,7 @@ def test_the_simulator_notices_faults():
     x = cuda.to_device(np.zeros(8))
     array = _backend.of_numba(x)[0]
     faults = {"barrier": "never come to the barrier", "outside": "out of bounds", "negative": "negative index"}
+    faults |= {"own lane": "without the thread's own", "partner": "with lane 4, which is not among lanes 1111"}
     for fault, error in faults.items():
         with pytest.raises(RuntimeError, match=error):
             _backend.build(make, "kernel", {"fault": fault}, 64).launch(0, 0, 1, array)

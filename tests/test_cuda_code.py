@@ -90,7 +90,7 @@ def test_a_users_losses_compile():
         for mode in ("grad", "hvp"):
             plan = classwise.plan(100, 1, np.dtype(T).itemsize, False)
             flags = (True, False, False, False, False, False, True, True, False)
-            kernel = classwise.kernel(focal_point, focal_curvature, mode, plan, 2, *flags)
+            kernel = classwise.kernel(focal_point, focal_curvature, mode, plan, 2, *flags, np.dtype(T).itemsize)
             assert cuda_code.cubin(cuda_code.Subject("focal", "", kernel, signature, 1, 0, 0, False))
 
 

@@ -54,6 +54,7 @@ BAD = [
     (CE, (X, Y), {"label_smoothing": 2}, ValueError, r"label_smoothing must lie in \[0, 1\], got 2.0"),
     (CE, (X, Y), {"label_smoothing": "much"}, TypeError, r"label_smoothing must be a real number, got 'much' \(str\)"),
     (CE, (X, Y), {"ignore_index": 1.5}, TypeError, r"ignore_index must be an integer, got 1.5 \(float\)"),
+    (CE, (X, Y), {"ignore_index": np.float64(1)}, TypeError, r"must be an integer, got np.float64\(1.0\) \(float64\)"),
     (CE, (X, Y), {"ignore_index": 2**63}, ValueError, r"ignore_index must be an integer of 64 bits.*, got 9223372036854775808"),
     (NLL, (X, Y), {"ignore_index": -(2**63) - 1}, ValueError, r"ignore_index .* got -9223372036854775809"),
     (CE, (X, X), {"ignore_index": 1}, ValueError, "ignore_index applies to class indices"),

@@ -14,10 +14,16 @@ import numpy as np
 class Array:
     """An array in the memory of a device, of whatever library."""
 
-    __slots__ = ("dtype", "ndim", "owner", "pointer", "shape", "size", "strides")
+    __slots__ = ("dtype", "ndim", "owner", "pointer", "read_only", "shape", "size", "strides")
 
     def __init__(
-        self, pointer: int, shape: tuple[int, ...], strides: tuple[int, ...] | None, dtype: np.dtype, owner: Any
+        self,
+        pointer: int,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...] | None,
+        dtype: np.dtype,
+        owner: Any,
+        read_only: bool = False,
     ) -> None:
         """Strides are in bytes; None where it is contiguous.  `owner` lives as long as the array does."""
         self.pointer = pointer
@@ -25,6 +31,7 @@ class Array:
         self.strides = contiguous_strides(shape, dtype.itemsize) if strides is None else strides
         self.dtype = dtype
         self.owner = owner
+        self.read_only = read_only
         self.ndim = len(shape)
         self.size = prod(shape)
 

@@ -114,7 +114,7 @@ def block_top(x, scratch, threads):
 
 @device
 def finish(total, bad, place, scratch, last, threads, partial, counter, results, seen):
-    """Sum `total` over all threads of the grid into ``results[place]``, and `bad` into ``results[BAD]``, and to `seen`.
+    """Sum `total` over all threads of the grid into ``results[place]`` and ``seen[place]``, and `bad` into ``seen[BAD]``.
 
     Every block leaves its part; the one that is last adds them up, in the order of the blocks, whichever it is. The counter
     is back at 0 then.

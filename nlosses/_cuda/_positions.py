@@ -1,4 +1,4 @@
-"""One position's classes, shared by a thread, a warp or a block: reductions, accesses, and what is made of each element."""
+"""One position's classes, shared by a thread, lanes of a warp or a block: reductions, accesses, what is made of an element."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fetch(buffer, vectors, data, origin, step, start, stride, width, classes):
 
     They come in runs of `width` classes, from `start`, `start + stride`, ... on; rows hold whole runs.
     """
-    left = np.int32(classes - start)  # rows are shorter than 2^31, and comparisons of 32 bits take half the instructions
+    left = np.int32(classes - start)  # rows are shorter than that, and comparisons of 32 bits take half the instructions
     for v in range(vectors):
         j = start + v * stride
         if v * stride < left:

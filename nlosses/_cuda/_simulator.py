@@ -115,6 +115,7 @@ class _Block(_Module):
         self.warps: dict[tuple[int, int], _Lanes] = {}  # by number, and by the lanes that meet
         self.threads = [_Thread(run, self, block, k) for k in range(size)]
         self.ready = deque(self.threads[::-1] if block % 2 else self.threads)
+        self.number = block
         self.error: tuple[int, BaseException] | None = None
         self.finished = threading.Semaphore(0)
 
@@ -146,8 +147,11 @@ class _Block(_Module):
     def meet(self, barrier: _Barrier) -> None:
         me: Any = threading.current_thread()
         barrier.waiting.append(me)
-        if len(barrier.waiting) == barrier.parties:
-            self.ready.extend(barrier.waiting)
+        if len(barrier.waiting) == barrier.parties:  # in every second block, who came last goes on first
+            if self.number % 2:
+                self.ready.extendleft(barrier.waiting)
+            else:
+                self.ready.extend(barrier.waiting)
             barrier.waiting = []
         self.hand_over()
         me.turn.acquire()
@@ -166,6 +170,8 @@ class _Block(_Module):
         group.times[thread] = time = group.times.get(thread, 0) + 1
         group.left[time % 2][thread] = value
         self.meet(group)
+        if thread ^ lanes not in group.left[time % 2]:
+            raise RuntimeError(f"a shuffle with lane {(thread ^ lanes) % WARP}, which is not among lanes {mask:b}")
         return group.left[time % 2][thread ^ lanes]
 
 

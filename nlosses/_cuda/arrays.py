@@ -87,15 +87,23 @@ class Place:
         assert device is not None
         self._library = library_of(first)
         self.device: int = device
-        self.queue = _queue(device, streams[0], get_ident())
+        self.queue = _queue(device, 0 if streams[0] == LEGACY else streams[0], get_ident())
+        self._scattered = False  # over several streams
         for stream in streams:
             self._wait(stream)
 
     def _wait(self, stream: int) -> None:
         """The work goes on in the first array's stream, so that the host waits for those of others, where they state one."""
         if stream and stream != (self.queue.stream or LEGACY):
+            self._scattered = True
             with _backend.on(self.device):
                 _backend.synchronize(stream)
+
+    def settle(self) -> None:
+        """Wait for the work, if its arrays may be used or freed in other streams."""
+        if self._scattered:
+            with _backend.on(self.device):
+                _backend.synchronize(self.queue.stream)
 
     # --- from the caller ---------------------------------------------------------------------------------------------------
 
@@ -187,6 +195,7 @@ class Place:
             source = self.flat(array, _arrays.F4) if dtype == BFLOAT16 else array
             array = self.empty(array.size, dtype)
             copies.copy(self.queue, source, source.shape, array)
+        self.settle()
         with _backend.on(self.device):
             return self._library.given(array, shape, self.device, self.queue.stream)
 

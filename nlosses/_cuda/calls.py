@@ -111,12 +111,15 @@ class Result:
         if array.dtype != self._dtype:
             wanted, got = ("bfloat16" if dtype == BFLOAT16 else dtype for dtype in (self._dtype, array.dtype))
             raise TypeError(f"{owner}: out must have dtype {wanted}, got {got}")
+        if array.read_only:
+            raise ValueError(f"{owner}: out must be writable, got a read-only array")
         return array
 
     def finished(self) -> Any:
         """The array to hand back."""
         place, own = self._call.place, self._argument.shape
         if self._out is not None and self._target is None:
+            place.settle()
             return self._out
         flat = place.summed(self.flat, self._shape, own)
         if self._out is None:
@@ -125,4 +128,5 @@ class Result:
         if self._target.dtype == BFLOAT16:
             flat = place.flat(flat, _arrays.F4)
         copies.write(self._call.queue, flat, self._target)
+        place.settle()
         return self._out

@@ -328,6 +328,10 @@ def make(
     return kernel
 
 
+#: Places in a row are numbers of 32 bits.
+MOST = 2**31 - 4096
+
+
 class Plan(NamedTuple):
     """Which driver serves a layout."""
 
@@ -355,6 +359,8 @@ def residency(plan: Plan, itemsize: int, plain: bool) -> int:
 
 @cache
 def plan(classes: int, inner: int, itemsize: int, smooth: bool) -> Plan:
+    if classes >= MOST:
+        raise ValueError(f"input must have fewer than {MOST} classes on a device, got {classes}")
     limits = LIMITS[itemsize, smooth]
     threads = threads_of(128)
     block, elements = limits.chunk
@@ -373,7 +379,7 @@ def plan(classes: int, inner: int, itemsize: int, smooth: bool) -> Plan:
 @cache
 def kernel(
     point: Any, curvature: Any, mode: str, plan: Plan, width: int, labelled: bool, unsigned: bool, probable: bool,
-    smooth: bool, weighted: bool, upstreamed: bool, normalised: bool, reduced: bool, with_values: bool, itemsize: int = 8,
+    smooth: bool, weighted: bool, upstreamed: bool, normalised: bool, reduced: bool, with_values: bool, itemsize: int,
     slanted: bool = False,
 ) -> Kernel:  # fmt: skip
     """The kernel of one loss, one derivative (`mode`: a key of `FINISH`, or "value"), one driver and one set of options."""

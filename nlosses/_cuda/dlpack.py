@@ -100,7 +100,7 @@ def imported(name: str, value: Any) -> Array:
     """The array of a library without a CUDA array interface, over the same memory."""
     try:
         capsule = value.__dlpack__()
-    except (BufferError, RuntimeError, TypeError) as error:
+    except (AttributeError, BufferError, RuntimeError, TypeError) as error:
         raise TypeError(f"{name} cannot be read through __dlpack__: {error}") from None
     address = _python.PyCapsule_GetPointer(id(capsule), FRESH)
     managed = ctypes.cast(address, ctypes.POINTER(_Managed))

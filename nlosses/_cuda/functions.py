@@ -1,7 +1,7 @@
 """sigmoid, log_sigmoid, softmax, log_softmax and their vector-Jacobian products, of arrays on a GPU.
 
 Forward passes and the products of each element by itself go through the kernels of the losses.  The products of rows have one
-of their own, in which a thread, a warp or a block takes a row as in `classwise`.
+of their own, in which a thread, lanes of a warp or a block take a row as in `classwise`.
 """
 
 from __future__ import annotations

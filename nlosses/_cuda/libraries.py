@@ -16,7 +16,7 @@ from . import _backend, dlpack
 from ._array import Array
 from .bfloat import BFLOAT16
 
-#: An array, the number of its GPU, and the handle of the stream on which it is ready.
+#: An array, the number of its GPU, and the handle of the stream on which it is ready; 0 where none is stated.
 Adopted = tuple[Array, int, int]
 
 
@@ -61,8 +61,11 @@ class Torch(Numba):
         return array.owner.view(shape)
 
 
-class CuPy(Numba):
+class CuPy(ByDLPack):
+    """CuPy's memory is that of its current stream, which its arrays state; bfloat16, which it allocates none of, by DLPack."""
+
     def __init__(self, cupy: Any) -> None:
+        super().__init__(cupy.from_dlpack)
         self._cupy = cupy
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype, device: int) -> Array:
@@ -86,6 +89,9 @@ def library_of(value: Any) -> Numba:
     kind = type(value)
     if hasattr(kind, "__cuda_ndarray__"):
         return NUMBA
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):  # or of a subclass, of whatever module
+        return _of_module(torch)
     name = kind.__module__.partition(".")[0]
     module = sys.modules.get("jax" if name == "jaxlib" else name)
     return NUMBA if module is None else _of_module(module)
@@ -108,17 +114,16 @@ def adopted(name: str, value: Any) -> Adopted:
     if hasattr(type(value), "__cuda_ndarray__"):
         return _backend.of_numba(value)
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        return _of_torch(torch, name, value)
     try:
-        interface = value.__cuda_array_interface__
-    except AttributeError:
-        array = dlpack.imported(name, value)
-        return array, int(value.__dlpack_device__()[1]), 0
-    except (TypeError, RuntimeError) as error:
+        if torch is not None and isinstance(value, torch.Tensor):
+            return _of_torch(torch, value)
+        interface = getattr(value, "__cuda_array_interface__", None)
+    except (TypeError, RuntimeError, AttributeError) as error:  # it says what cannot be read, and why
         raise TypeError(f"{name} cannot be read through __cuda_array_interface__: {error}") from None
-    array = _of_interface(interface, value)
     by_dlpack = hasattr(type(value), "__dlpack_device__")
+    if interface is None:
+        return dlpack.imported(name, value), int(value.__dlpack_device__()[1]) if by_dlpack else 0, dlpack.LEGACY
+    array = _of_interface(interface, value)
     device = int(value.__dlpack_device__()[1]) if by_dlpack else _backend.device_at(array.pointer)
     return array, device, int(interface.get("stream") or 0)
 
@@ -126,21 +131,19 @@ def adopted(name: str, value: Any) -> Adopted:
 def _of_interface(interface: dict[str, Any], owner: Any) -> Array:
     strides, shape = interface.get("strides"), tuple(interface["shape"])
     strides = None if strides is None or 0 in shape else tuple(strides)
-    return Array(interface["data"][0] or 0, shape, strides, np.dtype(interface["typestr"]), owner)
+    pointer, read_only = interface["data"]
+    return Array(pointer or 0, shape, strides, np.dtype(interface["typestr"]), owner, bool(read_only))
 
 
-def _of_torch(torch: Any, name: str, tensor: Any) -> Adopted:
-    device = tensor.get_device()
+def _of_torch(torch: Any, tensor: Any) -> Adopted:
     dtype = torch_types(torch).get(tensor.dtype)
     if dtype is None or tensor.requires_grad or tensor.layout is not torch.strided or tensor.is_neg():
-        try:  # it says what cannot be read, and why
-            array = _of_interface(tensor.__cuda_array_interface__, tensor)
-        except (TypeError, RuntimeError, AttributeError) as error:
-            raise TypeError(f"{name} cannot be read through __cuda_array_interface__: {error}") from None
+        array = _of_interface(tensor.__cuda_array_interface__, tensor)  # which of these tells what cannot be read
     else:
         strides = tuple(dtype.itemsize * step for step in tensor.stride())
         array = Array(tensor.data_ptr(), tuple(tensor.shape), strides, dtype, tensor)
-    return array, device, _torch_stream(torch)(device)
+    device = tensor.get_device()
+    return array, device, _torch_stream(torch)(device) or dlpack.LEGACY
 
 
 @cache
