@@ -69,6 +69,7 @@ class Place:
         _backend.require()
         self.owner = owner
         self._adopted: dict[str, Array] = {}
+        self._further: dict[str, Any] = {}  # what has come by `also`
         self._widened: dict[int, Array] = {}  # what bfloat16 came in
         where: dict[str, int | None] = {}
         streams = []
@@ -110,7 +111,8 @@ class Place:
     def also(self, name: str, value: Any) -> None:
         """Take another argument of the call, which `real` or `stored` give then."""
         device = None
-        if not _is_number(value):
+        if not _is_number(value) and self._further.get(name) is not value:
+            self._further[name] = value
             if _arrays.on_device(value):
                 self._adopted[name], device, stream = adopted(name, value)
                 self._wait(stream)
