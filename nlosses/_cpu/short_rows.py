@@ -27,6 +27,7 @@ from ._vector import (
     permuted,
     pointer,
     prefetch,
+    prefetch_far,
     settle,
     short_lanes_of,
     store_part,
@@ -56,7 +57,7 @@ def entered(x, first, n, tile, far, before):
     """Fill a tile with the exponentials of n logits while results of the one `before` are written; whether all of these logits
     are of a moderate size.
 
-    Of an array that is `far`, fetch as much of what follows.
+    Of an array that is `far`, fetch as much of what follows, into the second cache: the first has no room beside two tiles.
     """
     T, reach, zero = type(x[0]), filled(x, 0.0), unknown_zero(x)
     step, short = lanes_of(x), short_lanes_of(x)
@@ -65,7 +66,7 @@ def entered(x, first, n, tile, far, before):
     for k in range(0, whole, step):
         if far:
             for i in range(first + n + k, first + n + k + step, step * LINE // BYTES):
-                prefetch(x, i)
+                prefetch_far(x, i)
         logits = _vector.load(x, first + k)
         reach = farther(logits, reach)
         _vector.store(tile, k, exp_kept(logits, zero))
