@@ -31,6 +31,7 @@ from ._vector import (
     load_short,
     pointer,
     prefetch,
+    prefetch_far,
     settle,
     short_lanes_of,
     store_part,
@@ -49,8 +50,8 @@ MOST = 8
 GROUP = 4
 #: Groups whose products may be one.
 JOINED = 4
-#: Bytes that are fetched ahead.
-AHEAD = 4096
+#: Bytes that are fetched ahead: of two classes into the first cache, of more into the second.
+AHEAD, FAR_AHEAD = 4096, 8192
 
 
 @overloaded
@@ -102,7 +103,8 @@ def _group_of(classes: int) -> Callable[..., Any]:
     """The kernel of a few vectors of rows of so many classes.
 
     Their gradients, `k` times those of the losses, go to a `place`, if there is a k, which `of_positions` takes, and o / e to
-    `ratios`.  Returned are the product of all 1 + o / e, less 1, and the largest magnitude of a logit.
+    `ratios`.  Returned are the product of all 1 + o / e, less 1, and the largest magnitude of a logit.  The exponentials are
+    `kept` meanwhile: from logits to gradients it is a long way, and of several short ones more go on side by side.
     """
     loaded, reach_of, exponentials, sums, results_of, stored = _of_classes(classes)
 
@@ -113,17 +115,19 @@ def _group_of(classes: int) -> Callable[..., Any]:
 
     gradients = optional(write_gradients)
 
-    def group(x, at, ys, p, n, ignored, k, place, ratios):
+    def group(x, at, ys, p, n, ignored, k, place, ratios, kept):
         zero = filled_short(x, 0.0)
         unknown, one, product, reach = unknown_zero(zero), filled_short(x, 1.0), zero, zero
         step = short_lanes_of(x)
         for q in range(0, GROUP * step, step):
             xs = loaded(x, at + q * classes)
             for i in range(0, classes * step, step):
-                prefetch(x, at + q * classes + i + AHEAD // LINE * step)
-            label = indices(ys, p + q, zero)
+                prefetch_far(x, at + q * classes + i + FAR_AHEAD // LINE * step)
             reach = reach_of(xs, reach)
-            es = columns(exponentials(xs, unknown))
+            stored(columns(exponentials(xs, unknown)), kept, q * classes)
+        for q in range(0, GROUP * step, step):
+            label = indices(ys, p + q, zero) + unknown  # else LLVM compares whole numbers, in three instructions each
+            es = loaded(kept, q * classes)
             o, e = sums(es, label, 0, zero, zero)
             z = o + e
             reciprocal = one / (z * e)  # one division for both quotients
@@ -157,7 +161,7 @@ def _group_of_two() -> Callable[..., Any]:
 
     gradients = optional(write_gradients)
 
-    def group(x, at, ys, p, n, ignored, k, place, ratios):
+    def group(x, at, ys, p, n, ignored, k, place, ratios, kept):
         zero = filled_short(x, 0.0)
         unknown, one, product, reach = unknown_zero(zero), filled_short(x, 1.0), zero, zero
         step = short_lanes_of(x)
@@ -188,10 +192,10 @@ def _groups(classes: int = 2) -> Callable[..., Any]:
         return group
     wider = _groups(classes + 1)
 
-    def groups(x, at, ys, p, n, ignored, k, place, ratios):
+    def groups(x, at, ys, p, n, ignored, k, place, ratios, kept):
         if n == classes:
-            return group(x, at, ys, p, n, ignored, k, place, ratios)
-        return wider(x, at, ys, p, n, ignored, k, place, ratios)
+            return group(x, at, ys, p, n, ignored, k, place, ratios, kept)
+        return wider(x, at, ys, p, n, ignored, k, place, ratios, kept)
 
     return inlined(groups)
 
@@ -356,7 +360,10 @@ def block_of(
             written = straight & (count == size)
             place = target_of(out, at, written, results)
             k_of_group, fit = of_group(slopes, all_fit, upstream, positions, size, ks)
-            product, reach = _worked_on(xs, begin, ys, p, classes, ignored, given(out, k_of_group), place, pointer(ratios))
+            kept = pointer(room[step + 2 * n :])
+            product, reach = _worked_on(
+                xs, begin, ys, p, classes, ignored, given(out, k_of_group), place, pointer(ratios), kept
+            )  # fmt: skip
             moderate = modest & (reach <= T(MODERATE))
             if moderate:
                 state, total, error = added(state, product, ratios, logs, size, positions, weights, values, total, error)
