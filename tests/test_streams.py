@@ -7,14 +7,19 @@ import pytest
 from cases import sample
 
 import nlosses as nl
+from nlosses._cpu._blocks import CHUNK
 from nlosses._cpu._streams import IMAGES, ROWS
 
 #: Bytes before and after a result; it begins with a cache line, within one, and with an odd element.
 BESIDE = 192
 #: Rows that are a whole number of groups in every driver.
 GROUPS = 2048
-#: Images whose classes begin at different places in their lines, and rows of many classes and of few.
-SHAPES = {"elementwise": [(13, 171_111)], "classwise": [(7, 21, 123, 121), (5, 3, 380, 371), (6351, 1001), (210_000, 10)]}
+#: Elements in no whole number of vectors; images whose classes begin at different places in their lines, and rows of many
+#: classes and of few.
+SHAPES = {
+    "elementwise": [(13, 171_111), (7, 950_007)],
+    "classwise": [(7, 21, 123, 121), (5, 3, 380, 371), (6351, 1001), (210_000, 10)],
+}
 #: The same of logits, whose rows flow when they are more.
 LOGITS = [(700_001, 9), (2_100_011, 3)]
 
@@ -42,6 +47,43 @@ def test_large_results_have_the_bits_of_small_ones(loss, dtype, shift, rng):
         if not (loss.spec.log_probabilities and loss.spec.family == "classwise"):
             same = x.copy()
             np.testing.assert_array_equal(loss.value_and_grad(same, t, reduction="sum", out=same)[1], out)
+
+
+@pytest.mark.parametrize("rest", [5, 3 * CHUNK + 5])
+@pytest.mark.parametrize("binary", [False, True])
+def test_inputs_that_are_large_among_those_that_flow(binary, rest, dtype, rng):
+    """Chunks that are worked on in another way, beside those whose results wait for the next vector, and short ones."""
+    n = ROWS // np.dtype(dtype).itemsize + rest
+    t = rng.random(n).astype(dtype)
+    t = (t > 0.5).astype(dtype) if binary else t
+    for loss in (nl.binary_cross_entropy_with_logits, nl.mse_loss, nl.kl_div):
+        x = rng.normal(size=n).astype(dtype)
+        x[rng.integers(0, n, 200)] = np.inf if loss is nl.mse_loss else 1000
+        x[:: n - 1] = x[CHUNK * 8] = x[CHUNK * 16 - 1] = x[-6] = np.nan if loss is nl.kl_div else -1000
+        pieces = [slice(i, i + 2**20) for i in range(0, n, 2**20)]
+        expected = np.concatenate([loss.value_and_grad(x[i], t[i], reduction="sum")[1] for i in pieces])
+        value = loss(x, t)
+        for shift in range(0, 64, np.dtype(dtype).itemsize * 3):
+            memory = np.full(x.nbytes + 2 * BESIDE, 7, np.uint8)
+            first = -memory.ctypes.data % 64 + 64 + shift
+            out = memory[first : first + x.nbytes].view(dtype)
+            assert loss.value_and_grad(x, t, reduction="sum", out=out)[1] is out
+            np.testing.assert_array_equal(out, expected)
+            np.testing.assert_array_equal(loss.value_and_grad(x, t, out=out)[0], value)
+            assert (memory[:first] == 7).all()
+            assert (memory[first + x.nbytes :] == 7).all()
+
+
+@pytest.mark.parametrize("function", [nl.binary_cross_entropy_with_logits, nl.l1_loss])
+def test_results_of_elements_that_are_not_aligned(function, rng):
+    x, t = rng.normal(size=(2, ROWS // 4 + 5)).astype(np.float32)
+    memory = np.full(x.nbytes + 130, 7, np.uint8)
+    out = memory[65 : 65 + x.nbytes].view(np.float32)
+    assert not out.flags.aligned
+    assert function.value_and_grad(x, t, out=out)[1] is out
+    np.testing.assert_array_equal(out, function.value_and_grad(x, t)[1])
+    assert (memory[:65] == 7).all()
+    assert (memory[65 + x.nbytes :] == 7).all()
 
 
 @pytest.mark.parametrize("shape", [(3_500_000, 2), (400, 20_000), (7, 21, 123, 121)])

@@ -243,6 +243,25 @@ def permuted(typing_context: Any, vector: Any, lanes: Any) -> Any:
 
 
 @intrinsic
+def ended_by(typing_context: Any, first: Any, second: Any, n: Any) -> Any:
+    """A short vector of the last n lanes of one, and then of the first lanes of another; without tables n must be 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        lanes = whole(kind)
+        if not has_tables():
+            return args[1]
+        begin = builder.sub(ir.IntType(64)(kind.count), args[2])
+        begins = _broadcast(context, builder, types.int64, begin, Vector(types.int64, kind.count))
+        begins = builder.trunc(begins, lanes) if lanes.element.width < 64 else begins
+        places = builder.add(begins, ir.Constant(lanes, list(range(kind.count))))
+        name = {32: "vpermi2var.ps", 64: "vpermi2var.pd"}[first.dtype.bitwidth]
+        return builder.call(_avx512(builder, name, kind, [kind, lanes, kind]), [args[0], places, args[1]])
+
+    return first(first, second, types.int64), generate
+
+
+@intrinsic
 def widened(typing_context: Any, vector: Any) -> Any:
     """The vector in float64."""
 

@@ -35,7 +35,7 @@ from ._blocks import (
 )
 from ._jit import inlined, jitable, optional
 from ._scalar import exp_kept
-from ._streams import ROWS, streams
+from ._streams import ROWS, lag, streams
 from ._vector import (
     BYTES,
     farther,
@@ -45,9 +45,9 @@ from ._vector import (
     late,
     load_part,
     load_short,
-    offset,
     pointer,
     prefetch,
+    prefetch_far,
     settle,
     short_lanes_of,
     store_part,
@@ -62,29 +62,29 @@ from .rows import careful_sums, clear
 from .rows import per_block as rows_per_block
 from .tiles import FOLD
 
-#: Bytes that are fetched ahead.
-AHEAD = 4096
+#: Bytes that are fetched ahead: into the first cache, or, where exponentials come and go in it, into the second.  Those that
+#: leave the first one wait for the same few places as lines on their way from memory to it.
+AHEAD, FAR_AHEAD = 4096, 12288
 WIDE_LANES = BYTES // WIDE.itemsize
 #: Bytes of classes up to which results are written while the next row is read: longer ones would have left the first cache.
 WAITING = 8192
-#: Bytes of classes up to which large results go past the caches: the row before waits in the second one.  From LONG on the
-#: results must be LONG_ROWS bytes, for where the next cache holds a good part of them the usual way is as quick.
-FLOWING, LONG, LONG_ROWS = 1 << 20, 1 << 18, 1 << 26
-#: Bytes of a page, how near after what is read the place of what is written may not be, and how far before it is then.
-PAGE, NEAR_BY, RESERVE = 4096, 1024, 256
+#: Bytes of classes up to which large results go past the caches: beside them two rows of each thread wait.
+FLOWING = 1 << 23
 
 
 @inlined
-def sums(x, start, classes, y, even, es, before):
+def sums(x, start, classes, y, even, es, by_way, before):
     """Of a row the sum of the exponentials of all classes but the label, of x_y - x_j if `even` is given, and the largest
     magnitude of a logit.
 
-    The exponentials go to `es`, if that is given, and the results of the row `before` are written.
+    The exponentials go to `es`, if that is given, which is where the results will be unless they go `by_way` of a buffer, and
+    the results of the row `before` are written.
     """
     step = lanes_of(x)
     zero, unknown = filled(x, 0.0), unknown_zero(x)
     whole = classes - classes % step
-    ahead = AHEAD // BYTES * step
+    line = step * LINE // BYTES
+    ahead, far_ahead = AHEAD // LINE * line, FAR_AHEAD // LINE * line
     last = classes - step  # its first lanes are those of the vector before too
     last_x = _vector.load(x, start + last)
     last_e = exp_kept(last_x, unknown)
@@ -95,9 +95,12 @@ def sums(x, start, classes, y, even, es, before):
         part = part_below = zero
         for j in range(lo, min(lo + FOLD * step, whole), step):
             logits = _vector.load(x, start + j)
-            for i in range(j + ahead, j + ahead + step, step * LINE // BYTES):
-                prefetch(x, start + i)
-                fetched(es, i)
+            for i in range(j, j + step, line):
+                if by_way:
+                    prefetch_far(x, start + i + far_ahead)
+                else:
+                    prefetch(x, start + i + ahead)
+                    fetched(es, i + ahead)
             e = exp_kept(logits, unknown)
             put(es, j, e)
             write(before, j)
@@ -108,6 +111,8 @@ def sums(x, start, classes, y, even, es, before):
         if even is not None:
             below = below + widened(part_below)
         total, lost = grown(total, lost, part, step)
+    for i in range(whole, classes, line):  # or every row would wait for a line
+        prefetch_far(x, start + i + far_ahead)
     put(es, last, last_e)
     write_rest(before, whole, classes)
     first_new = step - (classes - whole)
@@ -127,18 +132,6 @@ def grown(total, lost, part, step):
         added = sum_of_both - total
         lost = lost + ((total - (sum_of_both - added)) + (wide - added))
     return sum_of_both, lost
-
-
-@inlined
-def distance(x, start, target, to):
-    """How many classes the writing of a row past the caches must stay behind the reading of another, in whole vectors.
-
-    What is read from one page waits for what is still being written to the same place of another.
-    """
-    step = lanes_of(x)
-    page, near_by, reserve = PAGE // BYTES * step, NEAR_BY // BYTES * step, RESERVE // BYTES * step
-    ahead = (offset(target, to) - offset(x, start)) % page
-    return (ahead + reserve) // step * step if ahead < near_by else 0
 
 
 @optional
@@ -259,8 +252,7 @@ def block(
     T = x.dtype.type
     by_way = flows = False  # whether the exponentials are elsewhere than the results will be
     if out is not None:
-        long = classes * x.itemsize
-        flows = streams(out, x, ROWS if long <= LONG else LONG_ROWS) & (long <= FLOWING)
+        flows = streams(out, x, ROWS) & (classes * x.itemsize <= FLOWING)
         by_way = flows | near(out, x)
     width = -(-classes * x.itemsize // LINE) * LINE // x.itemsize
     memory = aligned(2 * width if by_way else 1, x)  # for those of two rows, in turn
@@ -295,10 +287,10 @@ def block(
         es = pointer(row)
         behind = 0
         if out is not None and flows:
-            behind = distance(pointer(x), lo, pointer(out), old_lo)
+            behind = lag(pointer(x), lo, pointer(out), old_lo)
         follows = lo == old_lo + classes
         before = waiting(out, waits, (flows, behind, joins, follows, edge), finish, old_es, old_lo, factor)
-        others, below, reach = sums(pointer(x), lo, classes, y, even, kept(out, es), before)
+        others, below, reach = sums(pointer(x), lo, classes, y, even, kept(out, es), by_way, before)
         d = 0.0
         moderate = fits = reach <= T(MODERATE)
         if moderate:

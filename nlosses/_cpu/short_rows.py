@@ -13,7 +13,7 @@ from ._blocks import LINE, WIDE, aligned, alive, closed, copy, rounder_of, stack
 from ._jit import inlined, optional
 from ._row_sums import lay_out, row_sums
 from ._scalar import exp_kept, log1p_all
-from ._streams import ROWS, lines, streams
+from ._streams import ROWS, lag, lines, streams
 from ._transpose import join
 from ._vector import (
     BYTES,
@@ -70,8 +70,7 @@ def entered(x, first, n, tile, far, before):
         logits = _vector.load(x, first + k)
         reach = farther(logits, reach)
         _vector.store(tile, k, exp_kept(logits, zero))
-        for i in range(k, k + step, short):
-            state = written(before, state, i)
+        state = written_behind(before, state, k, step)
     rest, zero = filled_short(x, 0.0), unknown_zero(filled_short(x, 0.0))
     for k in range(whole, n, short):
         logits = load_part(x, first + k, n - k)
@@ -122,30 +121,43 @@ def sums(tile, classes, lanes, e, places, rest, factor, own):
 
 
 @optional
-def waiting(out, waits, first, n, flows, finish, tile, factor, rows, classes):
+def waiting(out, x, waits, first, n, flows, finish, tile, factor, rows, classes):
     """A tile of n elements, from `first` on, whose results are still to be written, if it waits: in whole lines if they flow
-    past the caches.  None where nothing is to be written.
+    past the caches, and so far `behind` the reading of the next tile as `lag` has it.  None where nothing is to be written.
     """
     target, step = pointer(out), short_lanes_of(out)
     begin, stop = lines(target, first, n) if flows else (0, n - n % step)
     if not waits:
         begin = stop = n = 0
+    behind = lag(pointer(x), first + n, target, first + begin)
     further, more = step // classes, step % classes
-    return target, first, begin, stop, n, flows, finish, tile, factor, rows, classes, further, more
+    return target, first, begin, stop, n, flows, behind, finish, tile, factor, rows, classes, further, more
 
 
 @optional
 def begun(before):
     """Write what comes before the whole vectors of a tile; the row and the class with which these begin."""
-    target, first, begin, _, _, _, finish, tile, factor, rows, classes, _, _ = before
+    target, first, begin, _, _, _, _, finish, tile, factor, rows, classes, _, _ = before
     store_part(target, first, begin, results_of(finish, tile, factor, rows, 0, 0, 0))
     return begin // classes, begin % classes
 
 
 @optional
+def written_behind(before, state, k, n):
+    """Write n elements, whole vectors, as far behind the one that is k elements after the first as they must stay; what
+    `written` returns of the last one.
+    """
+    behind = before[6]
+    if k >= behind:
+        for i in range(k - behind, k - behind + n, short_lanes_of(before[8])):
+            state = written(before, state, i)
+    return state
+
+
+@optional
 def written(before, state, k):
     """Write the whole vector that is k elements after the first, if there is one; the row and class of the next one."""
-    target, first, begin, stop, _, flows, finish, tile, factor, rows, classes, further, more = before
+    target, first, begin, stop, _, flows, _, finish, tile, factor, rows, classes, further, more = before
     row, c = state
     if begin + k < stop:
         results = results_of(finish, tile, factor, rows, begin + k, row, c)
@@ -162,9 +174,11 @@ def written(before, state, k):
 
 @optional
 def write_rest(before, state, k):
-    """Write the whole vectors from the one on that is k elements after the first, and what follows them."""
-    target, first, begin, stop, n, _, finish, tile, factor, rows, _, _, _ = before
-    for i in range(k, stop - begin, short_lanes_of(tile)):
+    """Write what `written_behind` has left when it has come to the element that is k after the first, and what follows the
+    whole vectors.
+    """
+    target, first, begin, stop, n, _, behind, finish, tile, factor, rows, _, _, _ = before
+    for i in range(max(0, k - behind), stop - begin, short_lanes_of(tile)):
         state = written(before, state, i)
     row, c = state
     store_part(target, first + stop, n - stop, results_of(finish, tile, factor, rows, stop, row, c))
@@ -221,7 +235,7 @@ def block(
             prefetch(pointer(labels), p)
         tile, old = pointer(tiles[now:]), tiles[apart - now :]
         before = waiting(
-            out, waits, at - size, size, flows, finish, pointer(old), pointer(old[size + margin :]), pointer(rows), classes
+            out, x, waits, at - size, size, flows, finish, pointer(old), pointer(old[size + margin :]), pointer(rows), classes
         )  # fmt: skip
         moderate = fit = entered(pointer(x), at, count * classes, tile, far, before)
         skipped = 0
@@ -255,7 +269,7 @@ def block(
         total, error = summed(total, error, u, count, values, first)
     old = tiles[apart - now :]
     before = waiting(
-        out, waits, at, count * classes, flows, finish, pointer(old), pointer(old[size + margin :]), pointer(rows), classes,
+        out, x, waits, at, count * classes, flows, finish, pointer(old), pointer(old[size + margin :]), pointer(rows), classes,
     )  # fmt: skip
     write_rest(before, begun(before), 0)
     if flows:

@@ -29,7 +29,7 @@ from ._vector import (
     load_part,
     load_short,
     pointer,
-    prefetch,
+    prefetch_far,
     settle,
     short_lanes_of,
     store_part,
@@ -45,7 +45,7 @@ from .rows import careful_sums
 from .rows import grad as careful_grad
 from .tiles import FOLD
 
-#: Bytes of classes up to which the row that follows is fetched: two of a longer one have no room in the first cache.
+#: Bytes of classes up to which the row after the next is fetched into the second cache.
 NEXT = 8192
 #: Bytes of classes up to which large results go past the caches: a longer row, read twice beside its target, leaves no room
 #: for its exponentials.
@@ -86,7 +86,7 @@ def sums(x, t, start, classes, peak, m, keep, even, es):
     last = classes - step  # its first lanes are those of the vector before too
     last_e, last_u, last_q = terms(x, t, start + last, constants)
     total = lost = u = R = widened(zero)
-    ahead = classes if classes <= NEXT // BYTES * step else 0
+    ahead = 2 * classes if classes <= NEXT // BYTES * step else 0
     for lo in range(0, whole, 2 * FOLD * step):
         hi = min(lo + 2 * FOLD * step, whole)
         if (lo <= peak) & (peak < hi):
@@ -113,8 +113,8 @@ def group(x, t, start, lo, hi, peak, constants, es, ahead):
     for j in range(lo, hi, step):
         if ahead > 0:
             for i in range(start + j + ahead, start + j + ahead + step, step * LINE // BYTES):
-                prefetch(x, i)
-                prefetch(t, i)
+                prefetch_far(x, i)
+                prefetch_far(t, i)
         e, lost, q = terms(x, t, start + j, constants)
         put(es, j, e)
         s, R = without(peak, j, s + e, s), without(peak, j, R + q, R)

@@ -30,12 +30,12 @@ from ._blocks import (
     destination,
     fetched,
     near,
-    put,
     stack_buffer,
 )
 from ._jit import array, build, inlined, name_of, names, optional, reachable, unfit
 from ._scalar import log1p_all
 from ._shares import gathered, own_blocks, spread
+from ._streams import held, streams_vectors, write, write_end
 from ._vector import (
     SHORT,
     choice,
@@ -47,6 +47,8 @@ from ._vector import (
     load_part,
     load_short,
     pointer,
+    prefetch_far,
+    settle,
     short_lanes_of,
     store_part,
     where_from,
@@ -56,8 +58,8 @@ from .tiles import FOLD
 
 #: Vectors whose values and products are one, in four parts: of more, the roundings would add up to more than a few ulp.
 GROUP = 4 * FOLD
-#: Bytes of results that are fetched before they are written.
-AHEAD = 2048
+#: Bytes of results that are fetched before they are written, and of arguments where results go past the caches.
+AHEAD, FAR_AHEAD = 2048, 8192
 #: Functions of vectors for machines that have tables; a summand that calls them serves there alone.
 LOOKED_UP = ("exp", "log", "log_half", "log1m_half")
 
@@ -88,7 +90,8 @@ def keep_first(products, n, logs, at):
     _vector.store(logs, at, where_from(n, filled_short(logs, 0.0), products))
 
 
-# What comes of a vector: the value less its logarithm, the e of that, and the slope; and the e of an empty product.
+# What comes of a vector: the value less its logarithm, the e of that, and the slope; the e of an empty product; and what stands
+# for the vector of slopes that is held for the next, before there is any.
 
 
 @inlined
@@ -116,6 +119,11 @@ def itself(zero):
 @inlined
 def without(zero):
     return None
+
+
+@inlined
+def zeros(x):
+    return filled_short(x, 0.0)
 
 
 # What is to be known of all inputs, in a vector: the largest magnitude, that number whose bits are largest, or nothing.
@@ -153,26 +161,36 @@ def nothing(x, t, reach):
 
 
 @inlined
-def vector_of(function, parts, ask, absent, x, t, at, scale, target, to, part, product, reach):
-    """Write the scaled derivatives of the vector `at`, and return the running results with it."""
-    fetched(target, to + AHEAD // SHORT * short_lanes_of(x))
+def vector_of(work, at, to, begins, before, part, product, reach):
+    """Write the scaled derivatives of the vector `at`; return them, if they are held, and the running results with it."""
+    function, parts, ask, absent, x, t, scale, target, flows = work
+    step = short_lanes_of(x)
+    if flows:
+        prefetch_far(x, at + FAR_AHEAD // SHORT * step)
+        prefetch_far(t, at + FAR_AHEAD // SHORT * step)
+    else:
+        fetched(target, to + AHEAD // SHORT * step)
     inputs, targets = load_short(x, at), load_short(t, at)
     v, e, g = parts(function, inputs, targets, absent)
-    put(target, to, g * scale)
-    return part + v, joined(product, e), ask(inputs, targets, reach)
+    slopes = g * scale
+    write(target, to, slopes, flows, begins, before)
+    return held(before, slopes), part + v, joined(product, e), ask(inputs, targets, reach)
 
 
 @inlined
-def chunk_sum(function, parts, empty, ask, absent, x, t, first, n, scale, target, to, logs, taken):
+def chunk_sum(function, parts, empty, ask, absent, x, t, first, n, scale, target, to, flow, logs, taken):
     """Work on n elements, and write their scaled derivatives to `target`.
 
-    Returned are the sum of their values less the logarithms; how much of `logs`, from `taken` on, has products now; and what is
-    to be known of the inputs.
+    Of the flow: whether they go past the caches, whether they begin a run there, and the vector before, if it is held.
+    Returned are the sum of their values less the logarithms; how much of `logs`, from `taken` on, has products now; what is to
+    be known of the inputs; and the last vector of derivatives, if it is held: of less than a vector of elements the one before.
     """
     step = short_lanes_of(x)
     zero = filled_short(x, 0.0)
     reach, total = zero, widened(zero)
     whole = n - n % step
+    flows, begins, before = flow
+    work = function, parts, ask, absent, x, t, scale, target, flows
     for lo in range(0, whole, GROUP * step):
         hi = min(lo + GROUP * step, whole)
         fours = hi - (hi - lo) % (4 * step)
@@ -180,15 +198,15 @@ def chunk_sum(function, parts, empty, ask, absent, x, t, first, n, scale, target
         p, q, r, s = empty(zero), empty(zero), empty(zero), empty(zero)
         for k in range(lo, fours, 4 * step):
             at, place = first + k, to + k
-            a, p, reach = vector_of(function, parts, ask, absent, x, t, at, scale, target, place, a, p, reach)
+            before, a, p, reach = vector_of(work, at, place, begins & (k == 0), before, a, p, reach)
             at, place = at + step, place + step
-            b, q, reach = vector_of(function, parts, ask, absent, x, t, at, scale, target, place, b, q, reach)
+            before, b, q, reach = vector_of(work, at, place, False, before, b, q, reach)
             at, place = at + step, place + step
-            c, r, reach = vector_of(function, parts, ask, absent, x, t, at, scale, target, place, c, r, reach)
+            before, c, r, reach = vector_of(work, at, place, False, before, c, r, reach)
             at, place = at + step, place + step
-            d, s, reach = vector_of(function, parts, ask, absent, x, t, at, scale, target, place, d, s, reach)
+            before, d, s, reach = vector_of(work, at, place, False, before, d, s, reach)
         for k in range(fours, hi, step):
-            a, p, reach = vector_of(function, parts, ask, absent, x, t, first + k, scale, target, to + k, a, p, reach)
+            before, a, p, reach = vector_of(work, first + k, to + k, begins & (k == 0), before, a, p, reach)
         total = total + widened((a + b) + (c + d))
         keep(joined(joined(p, q), joined(r, s)), logs, taken)
         taken += step
@@ -201,7 +219,7 @@ def chunk_sum(function, parts, empty, ask, absent, x, t, first, n, scale, target
         total = total + widened(where_from(rest, zero, zero + v))
         keep_first(e, rest, logs, taken)
         taken += step
-    return _vector.total(total), taken, farthest(reach)
+    return _vector.total(total), taken, farthest(reach), before
 
 
 @inlined
@@ -214,41 +232,41 @@ def sum_of_logarithms(products, n):
 
 
 # The ways to work on a chunk, if there are any: whether all inputs are as they should be; whether it is done; the sum of the
-# values less the logarithms; and how much of `logs` has products now.
+# values less the logarithms; how much of `logs` has products now; and the last vector of derivatives.
 
 
 @inlined
-def by_function(function, parts, empty, ask, limit, unit, absent, x, t, lo, n, scale, target, to, logs, taken):
-    s, more, reach = chunk_sum(
-        function, parts, empty, ask, absent, pointer(x), pointer(t), lo, n, scale, target, to, logs, taken
+def by_function(function, parts, empty, ask, limit, unit, absent, x, t, lo, n, scale, target, to, flow, logs, taken):
+    s, more, reach, last = chunk_sum(
+        function, parts, empty, ask, absent, pointer(x), pointer(t), lo, n, scale, target, to, flow, logs, taken
     )  # fmt: skip
     fits = (reach >= type(reach)(0)) & (reach <= type(reach)(limit))
-    return fits, (unit | fits) & np.isfinite(s), s, more
+    return fits, (unit | fits) & np.isfinite(s), s, more, last
 
 
 @inlined
-def by_point_alone(function, parts, empty, ask, limit, unit, absent, x, t, lo, n, scale, target, to, logs, taken):
-    return (not unit) or not leave_unit(x[lo : lo + n], t[lo : lo + n], n), False, 0.0, taken
+def by_point_alone(function, parts, empty, ask, limit, unit, absent, x, t, lo, n, scale, target, to, flow, logs, taken):
+    return (not unit) or not leave_unit(x[lo : lo + n], t[lo : lo + n], n), False, 0.0, taken, flow[2]
 
 
 @inlined
-def by_binary(function, ask, limit, absent, x, t, lo, n, scale, target, to, logs, taken):
-    """How much of `logs` has products now; not more than before if it is not done."""
+def by_binary(function, ask, limit, absent, x, t, lo, n, scale, target, to, flow, logs, taken):
+    """How much of `logs` has products now, not more than before if it is not done; and the last vector of derivatives."""
     if not binary_targets(pointer(t), lo, n):
-        return taken
-    _, more, reach = chunk_sum(
-        function, of_binary, itself, ask, absent, pointer(x), pointer(t), lo, n, scale, target, to, logs, taken
+        return taken, flow[2]
+    _, more, reach, last = chunk_sum(
+        function, of_binary, itself, ask, absent, pointer(x), pointer(t), lo, n, scale, target, to, flow, logs, taken
     )
     largest = filled_short(logs, 0.0)
     for i in range(taken, more, short_lanes_of(logs)):
         largest = farther(load_short(logs, i), largest)
     done = (reach >= type(reach)(0)) & (reach <= type(reach)(limit)) & (farthest(largest) <= np.finfo(logs.dtype).max)
-    return more if done else taken
+    return more if done else taken, last
 
 
 @inlined
-def by_nothing(function, ask, limit, absent, x, t, lo, n, scale, target, to, logs, taken):
-    return taken
+def by_nothing(function, ask, limit, absent, x, t, lo, n, scale, target, to, flow, logs, taken):
+    return taken, flow[2]
 
 
 @inlined
@@ -271,7 +289,7 @@ def neither(t):
     return choice(t == 1.0, 0.0, t)
 
 
-def make(point, absent, binary, by_targets, function, by_vectors, parts, empty, ask, limit, unit, stamp):
+def make(point, absent, binary, by_targets, function, by_vectors, parts, empty, hold, ask, limit, unit, stamp):
     def kernel(told, x, t, scale, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         n_blocks = (x.size + BLOCK - 1) // BLOCK
@@ -279,9 +297,11 @@ def make(point, absent, binary, by_targets, function, by_vectors, parts, empty, 
             return spread(told, n_blocks)
         T = x.dtype.type
         c = T(scale)
-        by_way = False
+        step = short_lanes_of(x)
+        by_way = flows = False
         if out is not None:
             by_way = near(out, x)
+            flows = streams_vectors(out, x, hold(x))
         all_blocks = 0.0
         lost = 0.0
         first, last, room = own_blocks(told, n_blocks)
@@ -295,22 +315,28 @@ def make(point, absent, binary, by_targets, function, by_vectors, parts, empty, 
             outside = 0
             total = 0.0
             error = 0.0
+            begins, before = True, hold(x)
             for lo in range(start, stop, CHUNK):
                 hi = min(lo + CHUNK, stop)
                 n = hi - lo
                 to = 0 if by_way else lo
-                more = by_targets(binary, ask, limit, absent, x, t, lo, n, c, target, to, logs, taken)
+                flow = flows, begins, before
+                more, results = by_targets(binary, ask, limit, absent, x, t, lo, n, c, target, to, flow, logs, taken)
                 if more > taken:
                     taken = more
+                    begins, before = begins & (n < step), results
                 else:
-                    fits, done, s, more = by_vectors(
-                        function, parts, empty, ask, limit, unit, absent, x, t, lo, n, c, target, to, logs, taken
+                    fits, done, s, more, results = by_vectors(
+                        function, parts, empty, ask, limit, unit, absent, x, t, lo, n, c, target, to, flow, logs, taken
                     )
                     outside += not fits
                     if done:
                         total, error = compensated(total, error, s)
                         taken = more
+                        begins, before = begins & (n < step), results
                     else:
+                        write_end(before, target, lo, flows, begins)
+                        begins = True
                         xs, ts, gs = x[lo:hi], t[lo:hi], destination(out, lo, hi, buffer, by_way)
                         for i in range(n):
                             vs[i], g = point(xs[i], ts[i], *absent)
@@ -319,12 +345,15 @@ def make(point, absent, binary, by_targets, function, by_vectors, parts, empty, 
                         total, error = add_chunk(total, error, vs, n)
                 if out is not None and by_way:
                     copy(out[lo:hi], buffer, n)
+            write_end(before, target, stop - (stop - start) % step, flows, begins)
             if empty(0.0) is not None:
                 total, error = compensated(total, error, sum_of_logarithms(logs, taken))
             block_sum = closed(total, error)
             if unit and outside > 0:
                 block_sum = np.nan
             all_blocks, lost = gathered(all_blocks, lost, room, b, block_sum)
+        if flows:
+            settle()
         return closed(all_blocks, lost)
 
     return kernel
@@ -350,7 +379,10 @@ def kernel(
     parts += ["out"] * with_out + ["unit"] * unit
     function = summand or (point if vectors else None)
     cells: dict[str, Any] = {"point": point, "absent": (None,) * parameters, "unit": unit, "function": function}
-    cells |= {"parts": of_summand, "empty": itself} if summand or not vectors else {"parts": of_point, "empty": without}
+    if summand or not vectors:
+        cells |= {"parts": of_summand, "empty": itself, "hold": without}  # there would not be registers enough
+    else:
+        cells |= {"parts": of_point, "empty": without, "hold": zeros}
     cells |= {"ask": magnitudes, "limit": MODERATE} if summand or binary else {"ask": nothing, "limit": np.inf}
     if unit:
         cells |= {"ask": bits, "limit": 1.0}
