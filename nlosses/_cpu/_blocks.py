@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import carray, types
 from numba.core import cgutils
@@ -20,6 +22,8 @@ SUMMED = 2048
 WIDE = np.dtype(np.float64)
 #: Elements of one unit of parallel work.  Sizes depend on nothing but the number of elements, hence so do all roundings.
 BLOCK = 4096
+#: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
+Operand = tuple[Any, int, int]
 
 
 @summable

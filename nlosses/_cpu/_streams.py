@@ -24,8 +24,9 @@ from ._vector import (
     stream,
 )
 
-#: Bytes of a result from which on it goes past the caches: of images, whose lines are many at a time, and of all others.
-IMAGES, ROWS = 1 << 23, 3 << 23
+#: Bytes of a result from which on it goes past the caches: of images, whose lines are many at a time; of values that are not
+#: reduced, which gradients come with; and of all others.
+IMAGES, VALUES, ROWS = 1 << 23, 3 << 22, 3 << 23
 #: Bytes of a page, how near after what is read the place of what is written may not be, and how far before it is then.
 PAGE, NEAR_BY, RESERVE = 4096, 1024, 256
 
@@ -78,9 +79,9 @@ def joins_vectors(before):
 
 
 @jitable
-def streams_vectors(out, x, before):
-    """Whether results that come vector by vector, from the first element on, should go past the caches."""
-    return streams(out, x, ROWS) & (joins_vectors(before) | (late(pointer(out), 0) == 0))
+def streams_vectors(out, x, least, before):
+    """Whether results of so many bytes that come vector by vector, from the first element on, should go past the caches."""
+    return streams(out, x, least) & (joins_vectors(before) | (late(pointer(out), 0) == 0))
 
 
 @optional

@@ -8,69 +8,37 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.core import errors
 
 from .._scalar import product
-from . import _threads, sums
+from . import _threads, points, sums
 from ._blocks import (
     BLOCK,
     CHUNK,
+    Operand,
     add_chunk,
     closed,
     copy,
     destination,
     near,
+    pick,
     stack_buffer,
     staged,
     uncounted,
 )
-from ._jit import array, build, inlined, name_of, optional, unfit
+from ._jit import array, build, name_of
 from ._shares import ALONE, gathered, own_blocks, spread
-from ._vector import BYTES, has_tables, load, store
+from ._vector import has_tables
 from .sums import leave_unit
 
-#: An operand that is broadcast: element i of it is ``data[i // inner % period]``.
-Operand = tuple[Any, int, int]
 
-
-@inlined
-def element(block, i):
-    return block[i]
-
-
-@inlined
-def put_element(block, i, number):
-    block[i] = number
-
-
-# Of vectors, in functions of their own: a kernel that has an intrinsic for a cell would not be found in the cache again.
-
-
-@inlined
-def lanes_at(block, i):
-    return load(block, i)
-
-
-@inlined
-def put_lanes(block, i, numbers):
-    store(block, i, numbers)
-
-
-@optional
-def taken(block, take, i):
-    """What is taken from a block, and None where there is none."""
-    return take(block, i)
-
-
-def make(function, with_value, parameters_taken, general, unit, lanes_taken, take, leave, stamp):
+def make(function, with_value, parameters_taken, general, unit, stamp):
     """The kernel of one scalar function: ``point`` (`with_value`), or one of the further derivatives.
 
     `general` is 0 in the kernel that has nothing but the function, and is as fast as can be.  That of 1 may have weights, and
     writes unreduced values, instead of adding them, where `values` has room for them.  That of 2 has an upstream gradient and
     a vector besides, and like the weights they are ones where absent.
 
-    With `unit` the result is NaN if an input or a target is not between 0 and 1.  The function is called of numbers, one by
-    one, or of vectors: `take` and `leave` read and write so many lanes.
+    With `unit` the result is NaN if an input or a target is not between 0 and 1.
     """
 
     def kernel(told, x, t, weight, upstream, vector, parameters, scale, values, out):
@@ -94,7 +62,6 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
             buffer, v_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             p_room, r_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             w_room, u_room, q_room = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
-            x_room, t_room = stack_buffer(x.dtype), stack_buffer(x.dtype)
             outside = 0
             total = 0.0
             error = 0.0
@@ -104,15 +71,10 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
                 # Loops over views vectorise; loops over a range of the whole array do not (index wrap-around).
                 xs = x[lo:hi]
                 ts = t[lo:hi]
-                short = n % lanes_taken > 0  # of a whole vector, so that none lies in these arrays
-                if short:
-                    copy(x_room, xs, n)
-                    copy(t_room, ts, n)
-                    xs, ts = x_room, t_room
-                gs = destination(out, lo, hi, buffer, by_way | short)
+                gs = destination(out, lo, hi, buffer, by_way)
                 vs = v_room
                 if general > 0 and with_value:
-                    vs = destination(values, lo, hi, v_room, short | (not unreduced))
+                    vs = destination(values, lo, hi, v_room, not unreduced)
                 if parameters_taken > 0:
                     ps = staged(parameters[0], lo, n, p_room, lo == start)
                 if parameters_taken > 1:
@@ -124,28 +86,26 @@ def make(function, with_value, parameters_taken, general, unit, lanes_taken, tak
                     qs = staged(vector, lo, n, q_room, lo == start)
                 if unit:
                     outside += leave_unit(xs, ts, n)
-                for i in range(0, n, lanes_taken):
+                for i in range(n):
                     if parameters_taken == 0:
-                        result = function(take(xs, i), take(ts, i))
+                        result = function(xs[i], ts[i])
                     elif parameters_taken == 1:
-                        result = function(take(xs, i), take(ts, i), taken(ps, take, i))
+                        result = function(xs[i], ts[i], pick(ps, i))
                     else:
-                        result = function(take(xs, i), take(ts, i), taken(ps, take, i), taken(rs, take, i))
+                        result = function(xs[i], ts[i], pick(ps, i), pick(rs, i))
                     if with_value:
                         v, g = result
-                        leave(vs, i, v if weight is None else product(take(ws, i), v))
+                        vs[i] = v if weight is None else product(ws[i], v)
                     else:
                         g = result
                     if out is not None:
                         if general > 1:
-                            leave(gs, i, product(take(us, i) * take(qs, i), product(take(ws, i), g)) * c)
+                            gs[i] = product(us[i] * qs[i], product(ws[i], g)) * c
                         else:
-                            leave(gs, i, (g if weight is None else product(take(ws, i), g)) * c)
-                if general > 0 and with_value and unreduced and short:
-                    copy(values[lo:hi], v_room, n)
+                            gs[i] = (g if weight is None else product(ws[i], g)) * c
                 if with_value and not unreduced:
                     total, error = add_chunk(total, error, v_room, n)
-                if out is not None and (by_way | short):
+                if out is not None and by_way:
                     copy(out[lo:hi], buffer, n)
             block_sum = closed(total, error)
             if unit and outside > 0:
@@ -166,7 +126,6 @@ def _kernel(
     weighted: bool,
     with_out: bool,
     unit: bool,
-    vectors: bool,
 ) -> Any:
     operand = types.Tuple((array(dtype), types.int64, types.int64))
     written = array(dtype, writable=True)
@@ -183,18 +142,12 @@ def _kernel(
     )
     cells = {
         "function": function, "with_value": with_value, "parameters_taken": len(taken), "general": general,
-        "unit": unit, "lanes_taken": BYTES // np.dtype(dtype).itemsize if vectors else 1,
-        "take": lanes_at if vectors else element, "leave": put_lanes if vectors else put_element,
+        "unit": unit,
     }  # fmt: skip
     parts = [name_of(function), np.dtype(dtype).name, *("with" if present else "without" for present in taken)]
     parts += [("", "values", "general")[general]] * (general > 0) + ["weighted"] * weighted
-    parts += ["out"] * with_out + ["unit"] * unit + ["vectors"] * vectors
-    try:
-        return build(make, "_".join(parts), cells, signature)
-    except errors.TypingError as error:
-        if vectors:
-            raise unfit("point", function, sums.LOOKED_UP) from error
-        raise
+    parts += ["out"] * with_out + ["unit"] * unit
+    return build(make, "_".join(parts), cells, signature)
 
 
 def _taken(parameters: tuple[Operand | None, ...]) -> tuple[bool, ...]:
@@ -209,7 +162,7 @@ def serial(
     vectors &= has_tables()
     if summand or binary or vectors:
         return partial(sums.kernel(point, len(parameters), summand, binary, vectors, unit, dtype, True), ALONE)
-    kernel = _kernel(point, True, dtype, _taken(parameters), 0, False, True, unit, False)
+    kernel = _kernel(point, True, dtype, _taken(parameters), 0, False, True, unit)
     return lambda x, t, scale, out: kernel(ALONE, x, t, None, None, None, parameters, scale, None, out)
 
 
@@ -236,13 +189,16 @@ def run(
     targets are 0 or 1.  With `unit` the result is NaN if an element is not between 0 and 1.  The function is called of
     `vectors` if it can be: without tables LLVM does as well.
     """
-    vectors &= has_tables()
-    if with_value and weight is None and upstream is None and vector is None and values is None:
-        summand, binary = sums.usable(summand), sums.usable(binary)
-        if (summand or binary or vectors) and parameters.count(None) == len(parameters):
+    if with_value:
+        summand, binary, vectors = sums.usable(summand), sums.usable(binary), vectors and has_tables()
+        summed = values is None and weight is None and upstream is None
+        if summed and (summand or binary or vectors) and parameters.count(None) == len(parameters):
             return sums.run(function, len(parameters), summand, binary, vectors, unit, x, t, scale, out)
-        kernel = _kernel(function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit, vectors)
-        return _threads.run(x.size, kernel, x, t, None, None, None, parameters, scale, None, out)
+        if vectors:
+            return points.run(function, x, t, weight, upstream, parameters, scale, values, out, unit)
+        if summed:
+            kernel = _kernel(function, True, x.dtype, _taken(parameters), 0, False, out is not None, unit)
+            return _threads.run(x.size, kernel, x, t, None, None, None, parameters, scale, None, out)
     one = (np.ones(1, x.dtype), max(x.size, 1), 1)
     values = np.empty(0, x.dtype) if values is None else values
     further: tuple[Operand | None, ...] = (None, None)
@@ -250,5 +206,5 @@ def run(
         weight, further = weight or one, (upstream or one, vector or one)
     general = 1 if further[0] is None else 2
     present = _taken(parameters)
-    kernel = _kernel(function, with_value, x.dtype, present, general, weight is not None, out is not None, unit, vectors)
+    kernel = _kernel(function, with_value, x.dtype, present, general, weight is not None, out is not None, unit)
     return _threads.run(x.size, kernel, x, t, weight, *further, parameters, scale, values, out)

@@ -35,7 +35,7 @@ from ._blocks import (
 from ._jit import array, build, inlined, name_of, names, optional, reachable, unfit
 from ._scalar import log1p_all
 from ._shares import gathered, own_blocks, spread
-from ._streams import held, streams_vectors, write, write_end
+from ._streams import ROWS, held, streams_vectors, write, write_end
 from ._vector import (
     SHORT,
     choice,
@@ -301,7 +301,7 @@ def make(point, absent, binary, by_targets, function, by_vectors, parts, empty, 
         by_way = flows = False
         if out is not None:
             by_way = near(out, x)
-            flows = streams_vectors(out, x, hold(x))
+            flows = streams_vectors(out, x, ROWS, hold(x))
         all_blocks = 0.0
         lost = 0.0
         first, last, room = own_blocks(told, n_blocks)
