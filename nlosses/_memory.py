@@ -1,14 +1,19 @@
 """Memory of large results: what the caller lets go of serves the next call, whose pages the system need not make anew.
 
-Making pages costs as much as a loss does, and at times ten times as much.  Smaller arrays are malloc's business, which keeps
-memory in the same way (glibc's up to 32 MiB).  What is kept here is marked as free for the system, which takes it back when
-anybody needs it (``MADV_FREE``), so that nothing is held at others' expense.
+Making pages costs as much as a loss does, and at times ten times as much.  malloc keeps memory too, but not much of it: glibc
+gives all back as soon as more than twice its largest array is free, so that a function that returns a gradient, and had an
+array as large for itself, pays for new pages in each call.
+
+There are two ways.  Up to 32 MiB a few blocks are held, each of which serves again when nothing but this module refers to it.
+What is larger is marked as free for the system as soon as nobody has it, and the system takes it back when anybody needs it
+(``MADV_FREE``), so that nothing large is held at others' expense; that takes a while, and pays for large arrays alone.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 import weakref
 from collections import deque
 from contextlib import suppress
@@ -19,13 +24,17 @@ import numpy as np
 
 from ._arrays import Order
 
-#: Bytes from which on memory is kept.
-LARGE = 1 << 25
+#: Bytes from which on blocks are held, and from which on memory is kept that is marked as free.
+HELD, LARGE = 1 << 18, 1 << 25
+#: Results in blocks begin with a cache line.
+LINE = 64
 #: Mappings are multiples of it, so that the system need not take huge pages apart to mark their ends.
 HUGE_PAGE = 1 << 21
 #: Mappings that nothing uses, the latest at the right; of more than that the eldest goes, or in a race another one.  Threads
 #: and finalizers, which interrupt anything, share it without a lock: each of its methods is one step for them.
 _kept: deque[mmap.mmap] = deque(maxlen=4)
+#: Blocks, and where in them results begin, the latest used at the right.
+_held: deque[tuple[np.ndarray, int]] = deque(maxlen=4)
 _FREE, _HUGE = getattr(mmap, "MADV_FREE", -1), getattr(mmap, "MADV_HUGEPAGE", -1)  # not every system has them
 
 
@@ -39,16 +48,60 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, order: Order = "C") -> np.nda
             owner: Any = (ctypes.c_char * nbytes).from_buffer(mapping)
             weakref.finalize(owner, _keep, mapping).atexit = False
             return np.ndarray(shape, dtype, owner, order=order)
+    elif HELD <= nbytes < LARGE:
+        block, begin = _unused(nbytes) or _block(nbytes)
+        return np.ndarray(shape, dtype, block, begin, order=order)
     return np.empty(shape, dtype, order)
+
+
+def _unused(nbytes: int) -> tuple[np.ndarray, int] | None:
+    """A block that nobody has, which is large enough, and not by more than a quarter too large."""
+    least, most = nbytes + LINE, nbytes + nbytes // 4 + LINE
+    for _ in range(len(_held)):
+        try:
+            held = _held.popleft()
+        except IndexError:  # another thread was faster
+            break
+        _held.append(held)
+        if least <= held[0].size <= most and _references(held) == _ALONE:
+            return held  # no other thread can count as few before a result refers to it
+    return None
+
+
+def _block(nbytes: int) -> tuple[np.ndarray, int]:
+    block = np.empty(nbytes + LINE, np.uint8)
+    held = block, -block.ctypes.data % LINE
+    _held.append(held)
+    return held
+
+
+def _references(held: tuple[np.ndarray, int]) -> int:
+    """How many there are to a block and to the pair that it is in, which is what other threads hold while they ask.
+
+    How many of them are this function's own is another matter in each version of Python.
+    """
+    return sys.getrefcount(held) + sys.getrefcount(held[0])
+
+
+def _references_alone() -> int:
+    held = np.empty(0, np.uint8), 0
+    others = [held]  # as `_held` has it
+    count = _references(held)
+    others.clear()
+    return count
+
+
+_ALONE = _references_alone()
 
 
 def release_memory() -> None:
     """Give back to the system the memory of earlier results that is kept for later ones.
 
-    Results of 32 MiB and more leave their memory behind, the last four of them, for results of the same size, to a quarter, in
-    any thread.  The system may take it at any time, so that this is a matter of taste, and of what monitors show.
+    Results of 256 KiB and more leave their memory behind for results of the same size, to a quarter, in any thread: the last
+    four below 32 MiB, and the last four others, whose memory the system may take at any time.
     """
     _kept.clear()
+    _held.clear()
 
 
 def _fitting(nbytes: int) -> mmap.mmap | None:

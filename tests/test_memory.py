@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -14,16 +15,19 @@ from cases import SHAPES, option_sets, sample
 import nlosses as nl
 from nlosses import _memory
 
-pytestmark = pytest.mark.skipif(_memory._FREE == -1, reason="this system cannot mark memory as free")
+marks = pytest.mark.skipif(_memory._FREE == -1, reason="this system cannot mark memory as free")
+marked = pytest.mark.parametrize("way", [pytest.param("marked", marks=marks)], indirect=True)
 
 N = 250_000  # of float64: one mapping of 2 MiB
 
 
-@pytest.fixture(autouse=True)
-def keeps_from_the_first_byte(monkeypatch):
-    monkeypatch.setattr(_memory, "LARGE", 1)
+@pytest.fixture(autouse=True, params=["held", pytest.param("marked", marks=marks)])
+def way(request, monkeypatch):
+    """Memory that is kept from the first byte on, in one of two ways; those that were kept before are gone."""
+    monkeypatch.setattr(_memory, "HELD", 1)
+    monkeypatch.setattr(_memory, "LARGE", 1 if request.param == "marked" else sys.maxsize)
     nl.release_memory()
-    yield
+    yield request.param
     nl.release_memory()
 
 
@@ -85,6 +89,7 @@ def test_a_cycle_keeps_its_memory_until_it_is_collected():
     assert place in (address(a) for a in [new(), new()])
 
 
+@marked
 def test_what_is_taken_is_large_enough_and_not_much_too_large():
     sizes = [1, 250_000, 500_000, 520_000, 1_000_000, 1_200_000, 2_000_000]
     for size in sizes:
@@ -100,6 +105,49 @@ def test_what_is_taken_is_large_enough_and_not_much_too_large():
             del taken
 
 
+@pytest.mark.parametrize("way", ["held"], indirect=True)
+def test_a_block_serves_what_fits_in_it(way):
+    array = new()
+    place = address(array)
+    del array
+    assert address(new(N // 5)) != place
+    assert address(new(N + 20)) != place
+    assert address(new(4 * N // 5 + 1)) == place
+
+
+@pytest.mark.parametrize("way", ["held"], indirect=True)
+def test_no_more_than_four_blocks_are_held(way):
+    arrays = [new() for _ in range(9)]
+    places = [address(a) for a in arrays]
+    assert len(_memory._held) == 4
+    del arrays
+    later = [new() for _ in range(6)]
+    assert {address(a) for a in later[:4]} == set(places[5:])
+    blocks = [weakref.ref(block) for block, _ in _memory._held]
+    del later
+    assert len(_memory._held) == 4
+    nl.release_memory()
+    assert not any(block() is not None for block in blocks)
+
+
+@pytest.mark.parametrize("way", ["held"], indirect=True)
+def test_two_results_at_a_time_cost_no_pages(way, monkeypatch):
+    """Where malloc gives all back, as it does in a process that has had nothing larger."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.undo()
+    x, t = np.zeros((2, 250_000), np.float32)
+
+    def pages():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(50):
+            nl.mse_loss.value_and_grad(x, t, reduction="none")
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    pages()
+    assert pages() < 50
+
+
+@marked
 def test_no_more_than_four_are_kept():
     arrays = [new() for _ in range(9)]
     places = {address(a) for a in arrays}
@@ -131,6 +179,7 @@ def test_results_are_the_same_in_memory_of_others(loss, dtype, rng, monkeypatch)
                 given = {**options, "reduction": reduction}
                 given["grad_output"] = np.full(t.shape, 2.0) if reduction == "none" else 2.0
                 with monkeypatch.context() as patch:
+                    patch.setattr(_memory, "HELD", sys.maxsize)
                     patch.setattr(_memory, "LARGE", sys.maxsize)
                     expected = loss.value_and_grad(x, t, **given)
                 for _ in range(3):
@@ -147,9 +196,9 @@ def test_small_results_are_numpys_own(monkeypatch):
     assert grad.flags.owndata
 
 
-def test_large_gradients_are_kept(monkeypatch):
+def test_large_gradients_are_kept(way, monkeypatch):
     monkeypatch.undo()
-    x = np.zeros(_memory.LARGE // 4, np.float32)
+    x = np.zeros((_memory.LARGE if way == "marked" else _memory.HELD) // 4, np.float32)
     grad = nl.mse_loss.grad(x, x)
     place = address(grad)
     following = nl.mse_loss.grad(x, x)
@@ -177,6 +226,7 @@ def test_threads_never_have_the_same_memory():
         thread.join()
     assert not wrong
     assert len(_memory._kept) <= 4
+    assert len(_memory._held) <= 4
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -197,6 +247,7 @@ def test_a_forked_child_writes_to_memory_of_its_own():
     assert (new() != 3).all()
 
 
+@marked
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_the_system_may_take_what_is_kept():
     def lazily_free():
@@ -213,6 +264,7 @@ def test_the_system_may_take_what_is_kept():
     assert lazily_free() - before < 1_000_000
 
 
+@marked
 def test_those_that_do_not_fit_keep_their_order():
     places = []
     arrays = [new(n) for n in (250_000, 500_000, 1_000_000, 2_000_000)]
@@ -225,6 +277,7 @@ def test_those_that_do_not_fit_keep_their_order():
     assert [len(mapping) for mapping in _memory._kept] == [*sizes[:1], *sizes[2:], sizes[1]]
 
 
+@marked
 def test_what_is_kept_makes_room_for_what_is_needed(monkeypatch):
     kept = new()
     del kept
@@ -241,6 +294,7 @@ def test_what_is_kept_makes_room_for_what_is_needed(monkeypatch):
     assert not _memory._kept
 
 
+@marked
 def test_where_nothing_can_be_mapped_numpy_says_so(monkeypatch):
     def refused(*args, **kwargs):
         raise OSError(12, "Cannot allocate memory")

@@ -8,7 +8,7 @@ from cases import sample
 
 import nlosses as nl
 from nlosses._cpu._blocks import CHUNK
-from nlosses._cpu._streams import IMAGES, ROWS
+from nlosses._cpu._streams import IMAGES, ROWS, VALUES
 
 #: Bytes before and after a result; it begins with a cache line, within one, and with an odd element.
 BESIDE = 192
@@ -72,6 +72,49 @@ def test_inputs_that_are_large_among_those_that_flow(binary, rest, dtype, rng):
             np.testing.assert_array_equal(loss.value_and_grad(x, t, out=out)[0], value)
             assert (memory[:first] == 7).all()
             assert (memory[first + x.nbytes :] == 7).all()
+
+
+@pytest.mark.parametrize("name", [name for name, loss in nl.LOSSES.items() if loss.spec.family == "elementwise"])
+@pytest.mark.parametrize("given", ["nothing", "out", "input"])
+def test_values_and_derivatives_that_flow(name, given, dtype, rng):
+    """Neither is reduced; weights and upstream gradients have each element's own number, or one for a run, or for a column."""
+    loss = nl.LOSSES[name]
+    n, columns = VALUES // np.dtype(dtype).itemsize // 15 + 300, 15
+    x, t = sample(loss, (n, columns), dtype, rng)
+    full, row, column = (rng.random(shape).astype(dtype) for shape in ((n, columns), (columns,), (n, 1)))
+    full[:40] = 0
+    if loss.spec.mean_of_weights:  # where they are not broadcast
+        row, column = (np.ascontiguousarray(np.broadcast_to(number, x.shape)) for number in (row, column))
+    weighted = "weight" in loss.spec.options
+    pieces = [slice(i, i + n // 3 + 1) for i in range(0, n, n // 3 + 1)]
+
+    def part(number, piece):
+        return number[piece] if number is not None and len(number) == n else number
+
+    for weight, upstream in ((None, None), (full, None), (row, column), (column, full), (None, row)):
+        weight = weight if weighted else None
+        expected = []
+        for piece in pieces:
+            options = {"reduction": "none", "weight": part(weight, piece)} if weight is not None else {"reduction": "none"}
+            up = None if upstream is None else np.broadcast_to(part(upstream, piece), x[piece].shape)
+            expected.append(loss.value_and_grad(x[piece], t[piece], grad_output=up, **options))
+        values, grads = (np.concatenate(found) for found in zip(*expected, strict=True))
+        options = {"reduction": "none"} | ({} if weight is None else {"weight": weight})
+        up = None if upstream is None else np.broadcast_to(upstream, x.shape)
+        if given == "nothing":
+            value, grad = loss.value_and_grad(x, t, grad_output=up, **options)
+            np.testing.assert_array_equal(loss(x, t, **options), values)
+        else:
+            memory = np.full(x.nbytes + 2 * BESIDE, 7, np.uint8)
+            first = -memory.ctypes.data % 64 + 64 + 16 + np.dtype(dtype).itemsize
+            out = memory[first : first + x.nbytes].view(dtype).reshape(x.shape)
+            out[...] = x
+            value, grad = loss.value_and_grad(out if given == "input" else x, t, grad_output=up, out=out, **options)
+            assert grad is out
+            assert (memory[:first] == 7).all()
+            assert (memory[first + x.nbytes :] == 7).all()
+        np.testing.assert_array_equal(value, values)
+        np.testing.assert_array_equal(grad, grads)
 
 
 @pytest.mark.parametrize("function", [nl.binary_cross_entropy_with_logits, nl.l1_loss])
