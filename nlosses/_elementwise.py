@@ -52,7 +52,7 @@ def quick(spec: Spec[Any]) -> Any:
         flat = grad
         if len(shape) > 1:
             input, target, flat = input.reshape(n), target.reshape(n), grad.reshape(n)
-        if unit and out is not None and (checks.leaves(input, 0.0, 1.0) or checks.leaves(target, 0.0, 1.0)):
+        if unit and out is not None and checks.pair_leaves_unit(input, target):
             return None
         scale = 1.0 / denominator
         if n >= _threads.SMALL:

@@ -6,7 +6,7 @@ the caches as usual.
 
 from __future__ import annotations
 
-from ._blocks import near
+from ._blocks import LINE, near
 from ._jit import inlined, jitable, optional, overloaded
 from ._vector import (
     BYTES,
@@ -18,6 +18,7 @@ from ._vector import (
     late,
     offset,
     pointer,
+    prefetch_far,
     short_lanes_of,
     store,
     store_part,
@@ -29,12 +30,21 @@ from ._vector import (
 IMAGES, VALUES, ROWS = 1 << 23, 3 << 22, 3 << 23
 #: Bytes of a page, how near after what is read the place of what is written may not be, and how far before it is then.
 PAGE, NEAR_BY, RESERVE = 4096, 1024, 256
+#: Bytes of what is read that are fetched ahead into the second cache, where arithmetic is to go on meanwhile: the first cache
+#: waits for few lines at a time, among them those that come and go there.
+FAR_AHEAD = 8192
 
 
 @jitable
 def streams(out, x, least):
     """Whether a result of at least so many bytes should go past the caches: not where its lines are in them as the input's."""
     return (out.size * out.itemsize >= least) & (not near(out, x))
+
+
+@inlined
+def fetch_far(x, at):
+    """Have the line fetched that is read a while after element `at`; it need not exist."""
+    prefetch_far(x, at + FAR_AHEAD // LINE * short_lanes_of(x))
 
 
 @inlined

@@ -13,6 +13,7 @@ from ._blocks import BLOCK, CHUNK, WIDE, add, add_chunk, closed, stack_buffer
 from ._derived import weights_of
 from ._jit import array, build, inlined
 from ._shares import ALONE, gathered, own_blocks, spread
+from ._unit import leave_unit
 from ._vector import pointer
 
 #: Labels that take as long as one element of a loss, and those with weights.
@@ -52,6 +53,39 @@ def leaves(x: np.ndarray, low: float, high: float) -> bool:
     if x.size < _threads.SMALL:  # what `run` would find too
         return _leaves(x.dtype)(ALONE, x, low, high) > 0.0
     return _threads.run(x.size, _leaves(x.dtype), x, low, high) > 0.0
+
+
+def make_leave_unit(stamp):
+    def kernel(told, x, t):
+        stamp  # noqa: B018  a closure cell, and so a part of the cache key
+        n_blocks = (x.size + BLOCK - 1) // BLOCK
+        if told > 0:
+            return spread(told, n_blocks)
+        total = 0.0
+        error = 0.0
+        first, last, room = own_blocks(told, n_blocks)
+        for b in range(first, last):
+            start = b * BLOCK
+            outside = leave_unit(x, t, start, min(BLOCK, x.size - start))
+            total, error = gathered(total, error, room, b, np.float64(outside))
+        return closed(total, error)
+
+    return kernel
+
+
+@cache
+def _leave_unit(dtype: Any) -> Any:
+    return build(make_leave_unit, f"leave_unit_{np.dtype(dtype).name}", {}, (types.int64, array(dtype), array(dtype)))
+
+
+def pair_leaves_unit(x: np.ndarray, t: np.ndarray) -> bool:
+    """Whether an element of two 1-D arrays alike is not between 0 and 1.
+
+    They are looked through from the end, so that a kernel that follows finds their begin in the caches.
+    """
+    if x.size < _threads.SMALL:
+        return _leave_unit(x.dtype)(ALONE, x, t) > 0.0
+    return _threads.run(x.size, _leave_unit(x.dtype), x, t) > 0.0
 
 
 @inlined

@@ -21,7 +21,7 @@ from ._blocks import CHUNK, LINE, WIDE, aligned, alive, closed, compensated, cop
 from ._columns import columns, rows
 from ._jit import inlined, jitable, optional, overloaded
 from ._scalar import exp_kept
-from ._streams import ROWS, streams
+from ._streams import ROWS, fetch_far, streams
 from ._vector import (
     farther,
     farthest,
@@ -31,7 +31,6 @@ from ._vector import (
     load_short,
     pointer,
     prefetch,
-    prefetch_far,
     settle,
     short_lanes_of,
     store_part,
@@ -50,8 +49,8 @@ MOST = 8
 GROUP = 4
 #: Groups whose products may be one.
 JOINED = 4
-#: Bytes that are fetched ahead: of two classes into the first cache, of more into the second.
-AHEAD, FAR_AHEAD = 4096, 8192
+#: Bytes of two classes that are fetched ahead into the first cache.
+AHEAD = 4096
 
 
 @overloaded
@@ -122,7 +121,7 @@ def _group_of(classes: int) -> Callable[..., Any]:
         for q in range(0, GROUP * step, step):
             xs = loaded(x, at + q * classes)
             for i in range(0, classes * step, step):
-                prefetch_far(x, at + q * classes + i + FAR_AHEAD // LINE * step)
+                fetch_far(x, at + q * classes + i)
             reach = reach_of(xs, reach)
             stored(columns(exponentials(xs, unknown)), kept, q * classes)
         for q in range(0, GROUP * step, step):

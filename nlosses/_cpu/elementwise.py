@@ -27,8 +27,8 @@ from ._blocks import (
 )
 from ._jit import array, build, name_of
 from ._shares import ALONE, gathered, own_blocks, spread
+from ._unit import leave_unit
 from ._vector import has_tables
-from .sums import leave_unit
 
 
 def make(function, with_value, parameters_taken, general, unit, stamp):
@@ -85,7 +85,7 @@ def make(function, with_value, parameters_taken, general, unit, stamp):
                     us = staged(upstream, lo, n, u_room, lo == start)
                     qs = staged(vector, lo, n, q_room, lo == start)
                 if unit:
-                    outside += leave_unit(xs, ts, n)
+                    outside += leave_unit(x, t, lo, n)
                 for i in range(n):
                     if parameters_taken == 0:
                         result = function(xs[i], ts[i])

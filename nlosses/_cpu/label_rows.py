@@ -35,7 +35,7 @@ from ._blocks import (
 )
 from ._jit import inlined, jitable, optional
 from ._scalar import exp_kept
-from ._streams import ROWS, lag, streams
+from ._streams import ROWS, fetch_far, lag, streams
 from ._vector import (
     BYTES,
     farther,
@@ -47,7 +47,6 @@ from ._vector import (
     load_short,
     pointer,
     prefetch,
-    prefetch_far,
     settle,
     short_lanes_of,
     store_part,
@@ -62,9 +61,8 @@ from .rows import careful_sums, clear
 from .rows import per_block as rows_per_block
 from .tiles import FOLD
 
-#: Bytes that are fetched ahead: into the first cache, or, where exponentials come and go in it, into the second.  Those that
-#: leave the first one wait for the same few places as lines on their way from memory to it.
-AHEAD, FAR_AHEAD = 4096, 12288
+#: Bytes that are fetched ahead into the first cache, where exponentials do not come and go in it.
+AHEAD = 4096
 WIDE_LANES = BYTES // WIDE.itemsize
 #: Bytes of classes up to which results are written while the next row is read: longer ones would have left the first cache.
 WAITING = 8192
@@ -84,7 +82,7 @@ def sums(x, start, classes, y, even, es, by_way, before):
     zero, unknown = filled(x, 0.0), unknown_zero(x)
     whole = classes - classes % step
     line = step * LINE // BYTES
-    ahead, far_ahead = AHEAD // LINE * line, FAR_AHEAD // LINE * line
+    ahead = AHEAD // LINE * line
     last = classes - step  # its first lanes are those of the vector before too
     last_x = _vector.load(x, start + last)
     last_e = exp_kept(last_x, unknown)
@@ -97,7 +95,7 @@ def sums(x, start, classes, y, even, es, by_way, before):
             logits = _vector.load(x, start + j)
             for i in range(j, j + step, line):
                 if by_way:
-                    prefetch_far(x, start + i + far_ahead)
+                    fetch_far(x, start + i)
                 else:
                     prefetch(x, start + i + ahead)
                     fetched(es, i + ahead)
@@ -112,7 +110,7 @@ def sums(x, start, classes, y, even, es, by_way, before):
             below = below + widened(part_below)
         total, lost = grown(total, lost, part, step)
     for i in range(whole, classes, line):  # or every row would wait for a line
-        prefetch_far(x, start + i + far_ahead)
+        fetch_far(x, start + i)
     put(es, last, last_e)
     write_rest(before, whole, classes)
     first_new = step - (classes - whole)

@@ -14,20 +14,19 @@ from . import _threads
 from ._blocks import BLOCK, CHUNK, Operand, add_chunk, closed, placed, stack_buffer, staged
 from ._jit import array, build, inlined, name_of, optional, overloaded, unfit
 from ._shares import gathered, own_blocks, spread
-from ._streams import ROWS, VALUES, streams_vectors, write, write_end
+from ._streams import ROWS, VALUES, fetch_far, streams_vectors, write, write_end
+from ._unit import bits, unit
 from ._vector import (
-    SHORT,
     farthest,
     filled_short,
     load_part,
     load_short,
     pointer,
-    prefetch_far,
     settle,
     short_lanes_of,
     store_part,
 )
-from .sums import FAR_AHEAD, LOOKED_UP, bits, nothing, put_part
+from .sums import LOOKED_UP, nothing, put_part
 
 # Of operands, which may be absent, and of which a point takes two at most as its parameters.
 
@@ -132,8 +131,8 @@ def make(point, ask, stamp):
                 for k in range(0, whole, step):
                     at = lo + k
                     if flows:
-                        prefetch_far(xs, at + FAR_AHEAD // SHORT * step)
-                        prefetch_far(ts, at + FAR_AHEAD // SHORT * step)
+                        fetch_far(xs, at)
+                        fetch_far(ts, at)
                     given = vector_from(ws, k), vector_from(us, k), all_from(ps, vector_from, k)
                     held = v, g
                     v, g, reach = results_of(point, ask, c, load_short(xs, at), load_short(ts, at), given, reach)
@@ -151,9 +150,8 @@ def make(point, ask, stamp):
             whole = stop - (stop - start) % step
             write_end(v, values, whole, flows, whole == start)
             write_end(g, target, whole, flows, whole == start)
-            most = farthest(reach)
-            inside = (most >= type(most)(0)) & (most <= type(most)(1))
-            all_blocks, lost = gathered(all_blocks, lost, room, b, closed(total, error) if inside else np.nan)
+            block_sum = closed(total, error) if unit(farthest(reach)) else np.nan
+            all_blocks, lost = gathered(all_blocks, lost, room, b, block_sum)
         if flows:
             settle()
         return closed(all_blocks, lost)

@@ -35,7 +35,8 @@ from ._blocks import (
 from ._jit import array, build, inlined, name_of, names, optional, reachable, unfit
 from ._scalar import log1p_all
 from ._shares import gathered, own_blocks, spread
-from ._streams import ROWS, held, streams_vectors, write, write_end
+from ._streams import ROWS, fetch_far, held, streams_vectors, write, write_end
+from ._unit import bits, leave_unit
 from ._vector import (
     SHORT,
     choice,
@@ -43,11 +44,9 @@ from ._vector import (
     farthest,
     filled_short,
     has_tables,
-    higher,
     load_part,
     load_short,
     pointer,
-    prefetch_far,
     settle,
     short_lanes_of,
     store_part,
@@ -58,8 +57,8 @@ from .tiles import FOLD
 
 #: Vectors whose values and products are one, in four parts: of more, the roundings would add up to more than a few ulp.
 GROUP = 4 * FOLD
-#: Bytes of results that are fetched before they are written, and of arguments where results go past the caches.
-AHEAD, FAR_AHEAD = 2048, 8192
+#: Bytes of results that are fetched before they are written.
+AHEAD = 2048
 #: Functions of vectors for machines that have tables; a summand that calls them serves there alone.
 LOOKED_UP = ("exp", "log", "log_half", "log1m_half")
 
@@ -135,27 +134,6 @@ def magnitudes(x, t, reach):
 
 
 @inlined
-def bits(x, t, reach):
-    """Larger than those of numbers between 0 and 1 are those of all others, of negative ones, and of NaN."""
-    zero = type(x)(0)
-    return higher(x + zero, higher(t + zero, reach))  # -0 + 0 is 0
-
-
-@inlined
-def leave_unit(x, t, n):
-    """Whether one of the first n elements of two arrays is not between 0 and 1."""
-    T, step = x.dtype.type, short_lanes_of(x)
-    reach = filled_short(x, 0.0)
-    whole = n - n % step
-    for k in range(0, whole, step):
-        reach = bits(load_short(x, k), load_short(t, k), reach)
-    if whole < n:
-        reach = bits(load_part(x, whole, n - whole), load_part(t, whole, n - whole), reach)
-    most = farthest(reach)
-    return not ((most >= T(0)) & (most <= T(1)))
-
-
-@inlined
 def nothing(x, t, reach):
     return reach
 
@@ -166,8 +144,8 @@ def vector_of(work, at, to, begins, before, part, product, reach):
     function, parts, ask, absent, x, t, scale, target, flows = work
     step = short_lanes_of(x)
     if flows:
-        prefetch_far(x, at + FAR_AHEAD // SHORT * step)
-        prefetch_far(t, at + FAR_AHEAD // SHORT * step)
+        fetch_far(x, at)
+        fetch_far(t, at)
     else:
         fetched(target, to + AHEAD // SHORT * step)
     inputs, targets = load_short(x, at), load_short(t, at)
@@ -246,7 +224,7 @@ def by_function(function, parts, empty, ask, limit, unit, absent, x, t, lo, n, s
 
 @inlined
 def by_point_alone(function, parts, empty, ask, limit, unit, absent, x, t, lo, n, scale, target, to, flow, logs, taken):
-    return (not unit) or not leave_unit(x[lo : lo + n], t[lo : lo + n], n), False, 0.0, taken, flow[2]
+    return (not unit) or not leave_unit(x, t, lo, n), False, 0.0, taken, flow[2]
 
 
 @inlined
