@@ -197,3 +197,24 @@ def test_class_probabilities_in_rows_that_flow(classes, dtype, rng):
         assert (memory[first + x.nbytes :] == 7).all()
     nl.cross_entropy.value_and_grad(x, t, reduction="sum", out=x)
     np.testing.assert_array_equal(x, out)
+
+
+@pytest.mark.parametrize("image", [(7, 9), (16, 32), (24, 25), (64, 65)])
+def test_log_probabilities_of_images_that_flow(image, dtype, rng):
+    """Runs that are a whole image or a part of one, and leave the end of a line to the next run or to none."""
+    size = np.dtype(dtype).itemsize
+    x = rng.normal(size=(IMAGES // size // 5 // np.prod(image) + 3, 5, *image)).astype(dtype)
+    t = rng.integers(0, 5, (len(x), *image))
+    t[rng.random(t.shape) < 0.1] = -100
+    weight = rng.random(5).astype(dtype)
+    expected = np.zeros_like(x)
+    kept, label = t != -100, np.maximum(t, 0)
+    np.put_along_axis(expected, label[:, None], np.where(kept, -weight[label], 0)[:, None], 1)
+    for shift in range(0, 64, size):
+        memory = np.full(x.size + 320 // size, 7, dtype)
+        first = (-memory.ctypes.data % 64 + 128 + shift) // size
+        out = memory[first : first + x.size].reshape(x.shape)
+        nl.nll_loss.value_and_grad(x, t, weight=weight, reduction="sum", out=out)
+        np.testing.assert_array_equal(out, expected)
+        assert (memory[:first] == 7).all()
+        assert (memory[first + x.size :] == 7).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -126,17 +127,17 @@ def _on_stack(typing_context, dtype):
     pointer = types.CPointer(dtype.dtype)
 
     def generate(context, builder, signature, args):
-        kind = context.get_data_type(dtype.dtype)
-        room = cgutils.alloca_once(builder, kind, size=CHUNK)
+        line = LINE * 8 // dtype.dtype.bitwidth
+        room = cgutils.alloca_once(builder, context.get_data_type(dtype.dtype), size=line + CHUNK)
         room.align = LINE
-        return room
+        return builder.gep(room, [ir.IntType(64)(line)])
 
     return pointer(dtype), generate
 
 
 @inlined
 def stack_buffer(dtype):
-    """An array of `CHUNK` numbers on the stack, which LLVM knows to overlap with nothing.
+    """An array of `CHUNK` numbers on the stack, with room for a line before it, which LLVM knows to overlap with nothing.
 
     Of other arrays it must ask while running: a loop over more than a few does not vectorise, and one over two that happen
     to lie side by side runs element by element and adds in another order.

@@ -17,6 +17,7 @@ from ._shares import ALONE, gathered, own_blocks, spread
 from ._streams import IMAGES, flood, lines, streams
 from ._vector import (
     has_tables,
+    late,
     load_part,
     load_short,
     pick,
@@ -25,6 +26,7 @@ from ._vector import (
     put,
     settle,
     short_lanes_of,
+    store,
     store_part,
     stream,
     where_other,
@@ -75,21 +77,32 @@ def write_planes(out, place, inner, classes, y, gs, x, following):
 
 
 @inlined
-def stream_planes(out, place, inner, classes, y, ignored, gs, ys, x, following):
-    """The same past the caches; `ys` is a buffer to work in."""
+def stream_planes(out, place, inner, classes, y, ignored, gs, ys, begins, ends, x, following):
+    """The same past the caches; `ys` is a buffer to work in.
+
+    Unless it `ends` here, a run of neighbours leaves those that fill no line to the next positions, before the buffers, and it
+    `begins` with none.
+    """
     T = gs.dtype.type
-    n = y.size
-    target = pointer(out)
+    n, target, step = y.size, pointer(out), short_lanes_of(gs)
+    labels, results = pointer(ys), pointer(gs)
     for i in range(n):
         ys[i] = T(y[i]) if y[i] != ignored else T(-1)
     for c in range(classes):
         to = place + c * inner
-        first, last = lines(target, to, n)
-        store_part(target, to, first, chosen(load_part(ys, 0, first), c, load_part(gs, 0, first)))
-        for k in range(first, last, short_lanes_of(gs)):
-            stream(target, to + k, chosen(load_short(ys, k), c, load_short(gs, k)))
-        store_part(target, to + last, n - last, chosen(load_part(ys, last, n - last), c, load_part(gs, last, n - last)))
+        behind = 0 if begins else late(target, to)
+        first, last = lines(target, to - behind, n + behind)
+        if begins:
+            store_part(target, to, first, chosen(load_part(labels, 0, first), c, load_part(results, 0, first)))
+        for k in range(first - behind, last - behind, step):
+            stream(target, to + k, chosen(load_short(labels, k), c, load_short(results, k)))
+        if ends:
+            k, rest = last - behind, n + behind - last
+            store_part(target, to + k, rest, chosen(load_part(labels, k, rest), c, load_part(results, k, rest)))
         fetch_ahead(x, place, inner, classes, c, following)
+    if not ends:
+        store(labels, -step, load_short(labels, n - step))
+        store(results, -step, load_short(results, n - step))
 
 
 @inlined
@@ -119,6 +132,7 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
     total = 0.0
     error = 0.0
     first = start
+    begins = True
     while first < stop:  # a run of positions that are neighbours in memory, or of rows
         n = first // inner
         d = first - n * inner
@@ -134,6 +148,7 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
         total, error = add_chunk(total, error, us, run)
         if out.size > 0:
             coming = first + run
+            ends = (d + run == inner) | (coming == stop) | (run < CHUNK)
             following = target[coming : coming + run if d + 2 * run <= inner else coming]
             if inner == 1:
                 if not flooded:
@@ -143,9 +158,10 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
                 for i in range(run):
                     put(pointer(out), at[i], gs[i])
             elif flows & (classes <= MOST_CLASSES):
-                stream_planes(out, place, inner, classes, y, ignored, gs, ys, x, following)
+                stream_planes(out, place, inner, classes, y, ignored, gs, ys, begins, ends, x, following)
             else:
                 write_planes(out, place, inner, classes, y, gs, x, following)
+            begins = ends
         first += run
     if flows:
         settle()
@@ -161,6 +177,8 @@ def make(point, curvature, stamp):
         values, out = uncounted(values), uncounted(out)
         fewest = FEWEST if inner > 1 else max(1, min(FEWEST, MOST_ELEMENTS // classes))
         size = max(fewest, min(BLOCK, ELEMENTS // classes))
+        if (inner > 1) & (target.size >= 64 * CHUNK):  # the ends of what a block writes share lines with others
+            size = max(CHUNK, min(BLOCK, target.size // 64) // CHUNK * CHUNK)
         n_blocks = (target.size + size - 1) // size
         if told > 0:
             return spread(told, n_blocks)
