@@ -16,6 +16,7 @@ import mmap
 import sys
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from math import prod
 from typing import Any
@@ -54,18 +55,27 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, order: Order = "C") -> np.nda
     return np.empty(shape, dtype, order)
 
 
+def _latest(blocks: deque[Any], fits: Callable[[Any], bool]) -> Any:
+    """Take out the latest block that fits, if any, and leave the others in their order.  No other thread sees it meanwhile."""
+    for others in range(len(blocks)):
+        try:
+            block = blocks.pop()
+        except IndexError:  # another thread was faster
+            return None
+        if fits(block):
+            blocks.rotate(-others)
+            return block
+        blocks.appendleft(block)
+    return None
+
+
 def _unused(nbytes: int) -> tuple[np.ndarray, int] | None:
     """A block that nobody has, which is large enough, and not by more than a quarter too large."""
     least, most = nbytes + LINE, nbytes + nbytes // 4 + LINE
-    for _ in range(len(_held)):
-        try:
-            held = _held.popleft()
-        except IndexError:  # another thread was faster
-            break
-        _held.append(held)
-        if least <= held[0].size <= most and _references(held) == _ALONE:
-            return held  # no other thread can count as few before a result refers to it
-    return None
+    held = _latest(_held, lambda held: least <= held[0].size <= most and _references(held) == _ALONE)
+    if held is not None:
+        _held.append(held)  # no thread that takes it out counts as few before a result refers to it
+    return held
 
 
 def _block(nbytes: int) -> tuple[np.ndarray, int]:
@@ -76,19 +86,22 @@ def _block(nbytes: int) -> tuple[np.ndarray, int]:
 
 
 def _references(held: tuple[np.ndarray, int]) -> int:
-    """How many there are to a block and to the pair that it is in, which is what other threads hold while they ask.
+    """How many there are to a block and to the pair that it is in, which is what other threads hold while they use it.
 
-    How many of them are this function's own is another matter in each version of Python.
+    How many of them are those of the functions that ask is another matter in each version of Python.
     """
     return sys.getrefcount(held) + sys.getrefcount(held[0])
 
 
 def _references_alone() -> int:
-    held = np.empty(0, np.uint8), 0
-    others = [held]  # as `_held` has it
-    count = _references(held)
-    others.clear()
-    return count
+    counts: list[int] = []
+
+    def count(held: tuple[np.ndarray, int]) -> bool:
+        counts.append(_references(held))
+        return True
+
+    _latest(deque([(np.empty(0, np.uint8), 0)]), count)
+    return counts[0]
 
 
 _ALONE = _references_alone()
@@ -106,17 +119,8 @@ def release_memory() -> None:
 
 def _fitting(nbytes: int) -> mmap.mmap | None:
     """A kept mapping that is large enough, and not by more than a quarter too large."""
-    found = None
-    for _ in range(len(_kept)):  # all of them, so that they keep their order
-        try:
-            mapping = _kept.pop()
-        except IndexError:  # another thread was faster
-            break
-        if found is None and nbytes <= len(mapping) <= nbytes + nbytes // 4:
-            found = mapping
-        else:
-            _kept.appendleft(mapping)
-    return found
+    mapping: mmap.mmap | None = _latest(_kept, lambda mapping: nbytes <= len(mapping) <= nbytes + nbytes // 4)
+    return mapping
 
 
 def _mapped(nbytes: int) -> mmap.mmap | None:

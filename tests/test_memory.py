@@ -47,6 +47,14 @@ def test_a_result_takes_the_place_of_one_that_nobody_has():
     assert address(new()) == place
 
 
+def test_what_was_used_last_serves_first():
+    first, last = new(), new()
+    place = address(last)
+    del first, last
+    for _ in range(5):
+        assert address(new()) == place
+
+
 @pytest.mark.parametrize(
     "use",
     [
@@ -73,7 +81,7 @@ def test_no_result_takes_the_place_of_one_that_is_seen(use):
     seen = use(first)
     del first
     gc.collect()
-    others = [new() for _ in range(6)]
+    others = [new() for _ in range(3)]  # as many as are held beside it
     assert place not in map(address, others)
     del seen
     assert address(new()) == place

@@ -45,10 +45,10 @@ from .tiles import BLOCK, INDEX, load
 
 #: Up to this many classes rows are quicker as columns than as they lie.
 MOST = 8
-#: Vectors of positions whose losses are one product; `BLOCK` and `CHUNK` are whole numbers of groups.
-GROUP = 4
-#: Groups whose products may be one.
-JOINED = 4
+#: Vectors of positions whose losses are one product, and of two classes; `BLOCK` and `CHUNK` are whole numbers of groups.
+GROUP, GROUP_OF_TWO = 4, 8
+#: Vectors of positions whose groups' products may be one.
+JOINED = 16
 #: Bytes of two classes that are fetched ahead into the first cache.
 AHEAD = 4096
 
@@ -164,7 +164,8 @@ def _group_of_two() -> Callable[..., Any]:
         zero = filled_short(x, 0.0)
         unknown, one, product, reach = unknown_zero(zero), filled_short(x, 1.0), zero, zero
         step = short_lanes_of(x)
-        for q in range(0, GROUP * step, step):
+        size = GROUP_OF_TWO * step
+        for q in range(0, size, step):
             a, b = columns(loaded(x, at + 2 * q))
             for i in range(0, 2 * step, step):
                 prefetch(x, at + 2 * q + i + AHEAD // LINE * step)
@@ -174,7 +175,10 @@ def _group_of_two() -> Callable[..., Any]:
             lost = (b - (d - v)) - (a + v)
             reach = farther(d, reach)
             e = exp_kept(where_other(label, 1, d, -d), unknown)
-            e = e + e * where_other(label, 1, lost, -lost)
+            _vector.store(kept, q, e + e * where_other(label, 1, lost, -lost))
+            _vector.store(kept, size + q, label)
+        for q in range(0, size, step):
+            e, label = load_short(kept, q), load_short(kept, size + q)
             ratio = where_other(label, ignored, e, zero)
             gradients(k, label, ignored, e * (one / (one + e)), place, q)
             _vector.store(ratios, q, ratio)
@@ -264,7 +268,7 @@ def added(state, product, ratios, logs, size, positions, weights, values, total,
     pending, groups, taken = state
     step, most = short_lanes_of(logs), np.finfo(logs.dtype).max
     both = joined(pending, product)
-    if (groups < JOINED) & (farthest(both) <= most):
+    if ((groups + 1) * size <= JOINED * step) & (farthest(both) <= most):
         pending = both
         groups += 1
     else:
@@ -325,7 +329,8 @@ def block_of(
         """Work on the positions start to stop, and return the sum of their values."""
         T = x.dtype.type
         step = short_lanes_of(x)
-        size, n = GROUP * step, GROUP * step * classes
+        size = (GROUP if classes > 2 else GROUP_OF_TWO) * step
+        n = size * classes
         memory = aligned(step + 4 * n, x)
         room = uncounted(memory)
         results = pointer(room[step:])
