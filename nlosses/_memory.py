@@ -56,7 +56,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, order: Order = "C") -> np.nda
 
 
 def _latest(blocks: deque[Any], fits: Callable[[Any], bool]) -> Any:
-    """Take out the latest block that fits, if any, and leave the others in their order.  No other thread sees it meanwhile."""
+    """Take out the latest one that fits, if any, and leave the others in their order; no other thread has one that is asked."""
     for others in range(len(blocks)):
         try:
             block = blocks.pop()
@@ -72,7 +72,7 @@ def _latest(blocks: deque[Any], fits: Callable[[Any], bool]) -> Any:
 def _unused(nbytes: int) -> tuple[np.ndarray, int] | None:
     """A block that nobody has, which is large enough, and not by more than a quarter too large."""
     least, most = nbytes + LINE, nbytes + nbytes // 4 + LINE
-    held = _latest(_held, lambda held: least <= held[0].size <= most and _references(held) == _ALONE)
+    held = _latest(_held, lambda held: least <= held[0].size <= most and _references(held) == _references_alone())
     if held is not None:
         _held.append(held)  # no thread that takes it out counts as few before a result refers to it
     return held
@@ -88,12 +88,13 @@ def _block(nbytes: int) -> tuple[np.ndarray, int]:
 def _references(held: tuple[np.ndarray, int]) -> int:
     """How many there are to a block and to the pair that it is in, which is what other threads hold while they use it.
 
-    How many of them are those of the functions that ask is another matter in each version of Python.
+    How many of them are those of the functions that ask is another matter in each version of Python, and under a debugger.
     """
     return sys.getrefcount(held) + sys.getrefcount(held[0])
 
 
 def _references_alone() -> int:
+    """As many as there are, here and now, where nobody else has the block."""
     counts: list[int] = []
 
     def count(held: tuple[np.ndarray, int]) -> bool:
@@ -102,9 +103,6 @@ def _references_alone() -> int:
 
     _latest(deque([(np.empty(0, np.uint8), 0)]), count)
     return counts[0]
-
-
-_ALONE = _references_alone()
 
 
 def release_memory() -> None:

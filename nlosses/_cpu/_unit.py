@@ -9,13 +9,13 @@ from ._vector import farthest, filled_short, higher, load_part, load_short, shor
 
 @inlined
 def bits(x, t, reach):
-    """A vector whose largest lane, as `farthest` finds it, tells what `unit` asks."""
+    """A vector whose largest lane, as `farthest` finds it, tells what `in_unit` asks."""
     zero = type(x)(0)
     return higher(x + zero, higher(t + zero, reach))  # -0 + 0 is 0
 
 
 @inlined
-def unit(most):
+def in_unit(most):
     T = type(most)
     return (most >= T(0)) & (most <= T(1))
 
@@ -31,4 +31,4 @@ def leave_unit(x, t, first, n):
         reach = bits(load_short(x, k), load_short(t, k), reach)
     if whole < n:
         reach = bits(load_part(x, first + whole, n - whole), load_part(t, first + whole, n - whole), reach)
-    return not unit(farthest(reach))
+    return not in_unit(farthest(reach))

@@ -35,7 +35,7 @@ from .classwise import ones
 from .tiles import INDEX
 
 #: Positions of one unit of parallel work, if they have no more elements than that, but no fewer than a vector or two; of rows
-#: fewer still, if those had more than so many elements.
+#: fewer still, if those had more than so many elements, and of large images whole chunks, however many elements these have.
 BLOCK, ELEMENTS = 4096, 32768
 FEWEST, MOST_ELEMENTS = 64, 1 << 19
 #: Up to this many classes each of their indices is a number in float32.
@@ -148,7 +148,7 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
         total, error = add_chunk(total, error, us, run)
         if out.size > 0:
             coming = first + run
-            ends = (d + run == inner) | (coming == stop) | (run < CHUNK)
+            ends = (d + run == inner) | (coming == stop)  # or the run is a whole chunk
             following = target[coming : coming + run if d + 2 * run <= inner else coming]
             if inner == 1:
                 if not flooded:
@@ -178,7 +178,7 @@ def make(point, curvature, stamp):
         fewest = FEWEST if inner > 1 else max(1, min(FEWEST, MOST_ELEMENTS // classes))
         size = max(fewest, min(BLOCK, ELEMENTS // classes))
         if (inner > 1) & (target.size >= 64 * CHUNK):  # the ends of what a block writes share lines with others
-            size = max(CHUNK, min(BLOCK, target.size // 64) // CHUNK * CHUNK)
+            size = min(BLOCK, target.size // 64) // CHUNK * CHUNK
         n_blocks = (target.size + size - 1) // size
         if told > 0:
             return spread(told, n_blocks)

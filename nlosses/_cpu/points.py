@@ -15,7 +15,7 @@ from ._blocks import BLOCK, CHUNK, Operand, add_chunk, closed, placed, stack_buf
 from ._jit import array, build, inlined, name_of, optional, overloaded, unfit
 from ._shares import gathered, own_blocks, spread
 from ._streams import ROWS, VALUES, fetch_far, streams_vectors, write, write_end
-from ._unit import bits, unit
+from ._unit import bits, in_unit
 from ._vector import (
     farthest,
     filled_short,
@@ -150,7 +150,7 @@ def make(point, ask, stamp):
             whole = stop - (stop - start) % step
             write_end(v, values, whole, flows, whole == start)
             write_end(g, target, whole, flows, whole == start)
-            block_sum = closed(total, error) if unit(farthest(reach)) else np.nan
+            block_sum = closed(total, error) if in_unit(farthest(reach)) else np.nan
             all_blocks, lost = gathered(all_blocks, lost, room, b, block_sum)
         if flows:
             settle()
