@@ -19,11 +19,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ._arrays import Order
+
+T = TypeVar("T")
 
 #: Bytes from which on blocks are held, and from which on memory is kept that is marked as free.
 HELD, LARGE = 1 << 18, 1 << 25
@@ -55,7 +57,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, order: Order = "C") -> np.nda
     return np.empty(shape, dtype, order)
 
 
-def _latest(blocks: deque[Any], fits: Callable[[Any], bool]) -> Any:
+def _latest(blocks: deque[T], fits: Callable[[T], bool]) -> T | None:
     """Take out the latest one that fits, if any, and leave the others in their order; no other thread has one that is asked."""
     for others in range(len(blocks)):
         try:
@@ -117,8 +119,7 @@ def release_memory() -> None:
 
 def _fitting(nbytes: int) -> mmap.mmap | None:
     """A kept mapping that is large enough, and not by more than a quarter too large."""
-    mapping: mmap.mmap | None = _latest(_kept, lambda mapping: nbytes <= len(mapping) <= nbytes + nbytes // 4)
-    return mapping
+    return _latest(_kept, lambda mapping: nbytes <= len(mapping) <= nbytes + nbytes // 4)
 
 
 def _mapped(nbytes: int) -> mmap.mmap | None:

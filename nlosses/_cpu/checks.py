@@ -20,22 +20,31 @@ from ._vector import pointer
 LABELS, WEIGHTED = 8, 2
 
 
-def make_leaves(stamp):
-    def kernel(told, x, low, high):
+@inlined
+def leave_interval(x, interval, first, n):
+    """Whether one of n elements, from the `first` on, is not in an interval."""
+    T = x.dtype.type
+    low, high = T(interval[0]), T(interval[1])
+    outside = 0
+    xs = x[first : first + n]
+    for i in range(n):
+        outside |= not (xs[i] >= low and xs[i] <= high)
+    return outside != 0
+
+
+def make_leaves(leave, stamp):
+    """The kernel that counts blocks of x which `leave` what is allowed; it is given something beside them."""
+
+    def kernel(told, x, given):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         n_blocks = (x.size + BLOCK - 1) // BLOCK
         if told > 0:
             return spread(told, n_blocks)
-        lo = x.dtype.type(low)
-        hi = x.dtype.type(high)
         total = 0.0
         error = 0.0
         first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
-            outside = 0
-            xs = x[b * BLOCK : min((b + 1) * BLOCK, x.size)]
-            for i in range(xs.size):
-                outside |= not (xs[i] >= lo and xs[i] <= hi)
+            outside = leave(x, given, b * BLOCK, min(BLOCK, x.size - b * BLOCK))
             total, error = gathered(total, error, room, b, np.float64(outside))
         return closed(total, error)
 
@@ -44,45 +53,30 @@ def make_leaves(stamp):
 
 @cache
 def _leaves(dtype: Any) -> Any:
-    signature = (types.int64, array(dtype), types.float64, types.float64)
-    return build(make_leaves, f"leaves_{np.dtype(dtype).name}", {}, signature)
-
-
-def leaves(x: np.ndarray, low: float, high: float) -> bool:
-    """Whether an element of the 1-D array `x` is outside [low, high] or NaN."""
-    if x.size < _threads.SMALL:  # what `run` would find too
-        return _leaves(x.dtype)(ALONE, x, low, high) > 0.0
-    return _threads.run(x.size, _leaves(x.dtype), x, low, high) > 0.0
-
-
-def make_leave_unit(stamp):
-    def kernel(told, x, t):
-        stamp  # noqa: B018  a closure cell, and so a part of the cache key
-        n_blocks = (x.size + BLOCK - 1) // BLOCK
-        if told > 0:
-            return spread(told, n_blocks)
-        total = 0.0
-        error = 0.0
-        first, last, room = own_blocks(told, n_blocks)
-        for b in range(first, last):
-            start = b * BLOCK
-            outside = leave_unit(x, t, start, min(BLOCK, x.size - start))
-            total, error = gathered(total, error, room, b, np.float64(outside))
-        return closed(total, error)
-
-    return kernel
+    signature = (types.int64, array(dtype), types.UniTuple(types.float64, 2))
+    return build(make_leaves, f"leaves_{np.dtype(dtype).name}", {"leave": leave_interval}, signature)
 
 
 @cache
 def _leave_unit(dtype: Any) -> Any:
-    return build(make_leave_unit, f"leave_unit_{np.dtype(dtype).name}", {}, (types.int64, array(dtype), array(dtype)))
+    signature = (types.int64, array(dtype), array(dtype))
+    return build(make_leaves, f"leave_unit_{np.dtype(dtype).name}", {"leave": leave_unit}, signature)
+
+
+def _found(kernel: Any, x: np.ndarray, given: Any) -> bool:
+    if x.size < _threads.SMALL:  # what `run` would find too
+        return kernel(ALONE, x, given) > 0.0
+    return _threads.run(x.size, kernel, x, given) > 0.0
+
+
+def leaves(x: np.ndarray, low: float, high: float) -> bool:
+    """Whether an element of the 1-D array `x` is outside [low, high] or NaN."""
+    return _found(_leaves(x.dtype), x, (low, high))
 
 
 def pair_leaves_unit(x: np.ndarray, t: np.ndarray) -> bool:
     """Whether an element of two 1-D arrays alike is not between 0 and 1: as `leaves` of each, in half the time."""
-    if x.size < _threads.SMALL:  # what `run` would find too
-        return _leave_unit(x.dtype)(ALONE, x, t) > 0.0
-    return _threads.run(x.size, _leave_unit(x.dtype), x, t) > 0.0
+    return _found(_leave_unit(x.dtype), x, t)
 
 
 @inlined
