@@ -49,10 +49,10 @@ def quick(spec: Spec[Any]) -> Any:
             grad = out
         else:
             return None
-        flat = grad
+        flat, given = grad, input
         if len(shape) > 1:
             input, target, flat = input.reshape(n), target.reshape(n), grad.reshape(n)
-        if unit and out is not None and checks.pair_leaves_unit(input, target):
+        if unit and grad is given and checks.pair_leaves_unit(input, target):
             return None
         scale = 1.0 / denominator
         if n >= _threads.SMALL:
@@ -65,7 +65,7 @@ def quick(spec: Spec[Any]) -> Any:
             if kernel is None:
                 kernel = kernels[dtype] = elementwise.serial(point, parameters, summand, binary, dtype, unit, vectors)
             total = kernel(input, target, scale, flat)
-        if unit and out is None and total != total:  # an element may be outside of its interval; before `out` they were checked
+        if unit and total != total and grad is not given:  # an element may be outside of its interval
             return None
         return dtype.type(total / denominator), grad
 
@@ -133,8 +133,8 @@ class Problem:
         self.value_type = _arrays.value_dtype(self.input, self.target).type
 
     def _check_domains(self) -> None:
-        """Raise if an element is outside its interval; those between 0 and 1 a kernel checks as it reads them, if its results
-        are nobody's yet.
+        """Raise if an element is outside its interval; those between 0 and 1 a kernel checks as it reads them, where it writes
+        over no argument.
         """
         self.unchecked = False
         if self.spec.in_unit and not checks.pair_leaves_unit(self.x, self.t):
@@ -175,15 +175,20 @@ class Problem:
         return self._run(self.math.point, True, None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
-        if self.unchecked and out is not None:
-            self._check_domains()
         if self.simple and out is None:  # as `Result` has it, without its microseconds
             grad = _memory.empty(self.shape, self.x.dtype)
             value = self._run(self.math.point, True, grad_output, None, grad if grad.ndim == 1 else grad.reshape(-1))
             return value, grad if grad.ndim else grad[()]
         result = self._result(0, out, grad_output)
+        if self.unchecked and result.buffer is out and self._reads(out, grad_output):
+            self._check_domains()
         value = self._run(self.math.point, True, grad_output, None, result.kernel_out)
         return value, result.finished()
+
+    def _reads(self, out: np.ndarray, grad_output: Any) -> bool:
+        """Whether an argument may have memory of `out`."""
+        given = (self.input, self.target, grad_output, *self.options.values())
+        return not all(_arrays.apart(out, array) for array in given if isinstance(array, np.ndarray))
 
     def check(self, argnum: int, out: Any) -> None:
         """Raise what `grad` of the same arguments would raise."""

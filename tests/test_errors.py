@@ -1,4 +1,4 @@
-"""Bad calls: the right kind of error, which names the argument, what it was and what it should be; nothing is written."""
+"""Bad calls: the right kind of error, which names the argument, what it was and what it should be; no argument is changed."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_nothing_is_written_before_an_error():
     out = np.full((2, 3), 7.0)
     outs = (out, np.full((2, 3), 8.0))
     for call in (
-        lambda: BCE.grad(X, X * 3, out=out),
+        lambda: BCE.grad(X, X * 3, out=out, argnums=1),
         lambda: CE.grad(X, np.array([0, 5]), out=out),
         lambda: CE.grad(X, Y, weight=np.ones(2), out=out),
         lambda: MSE.grad(X, X, reduction="no", out=out),
@@ -166,7 +166,7 @@ def bounded(request):
 @pytest.mark.parametrize("wrong", [-0.25, np.nextafter(np.float32(1), np.float32(2)), np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("n", [1, 600, 5000, 30_000])
 def test_one_element_outside_its_interval_is_found(bounded, wrong, n, dtype, rng):
-    """In any vector, chunk, block or thread, by whatever method; and nothing is written."""
+    """In any vector, chunk, block or thread, by whatever method and wherever the result goes."""
     x, t = (inside(interval, n, dtype, rng) for interval in (bounded.spec.input, bounded.spec.target))
     methods = [bounded, bounded.value_and_grad, bounded.grad, bounded.hessian_diag]
     for reduction in ("mean", "none"):
@@ -178,11 +178,48 @@ def test_one_element_outside_its_interval_is_found(bounded, wrong, n, dtype, rng
                 for method in methods:
                     with pytest.raises(ValueError, match=rf"{name} must lie in .* got {name}\[{i}\] = "):
                         method(x, t, reduction=reduction)
-                out = np.full_like(x, 7)
                 with pytest.raises(ValueError, match=rf"{name}\[{i}\]"):
-                    bounded.value_and_grad(x, t, reduction=reduction, out=out)
-                assert (out == 7).all()
+                    bounded.value_and_grad(x, t, reduction=reduction, out=np.empty_like(x))
                 array[i] = right
+
+
+@pytest.mark.parametrize("n", [2, 600, 30_000])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_an_element_outside_its_interval_leaves_the_arguments_as_they_were(bounded, reduction, n, dtype, rng):
+    """Those of which `out` is one, or a part, too."""
+    store = np.empty(4 * n, dtype)
+    store[: 2 * n], store[2 * n :] = (
+        inside(interval, 2 * n, dtype, rng) for interval in (bounded.spec.input, bounded.spec.target)
+    )
+    store[[n - 1, n, 2 * n - 1, -1]] = -0.25
+    whole, x, t, view = store[: 2 * n], store[:n], store[2 * n : 3 * n], store[: 2 * n : 2]
+    taken, given = store[n : 2 * n], {"grad_output": view} if reduction == "none" else {"weight": view}
+    for input, target, out, options in (
+        (x, t, x, {}),
+        (x, t, x[:], {}),
+        (x, t, t, {}),
+        (x.reshape(1, n), t.reshape(1, n), x.reshape(1, n), {}),
+        (x, t, taken, {"weight": taken}),
+        (x, t, taken, given),
+        (view, t, x, {}),
+        (view, t, view, {}),
+        (t, view, x, {}),
+        (whole[::-1], whole, whole, {}),
+    ):
+        before = store.copy()
+        with pytest.raises(ValueError, match="must lie in"):
+            bounded.value_and_grad(input, target, reduction=reduction, out=out, **options)
+        assert (store == before).all()
+
+
+def test_a_gradient_alone_tells_of_elements_and_of_out(bounded, dtype):
+    half = np.full(3, 0.5, dtype)
+    for argnums in (0, 1, (0,), (0, 1)):
+        with pytest.raises(ValueError, match="input must lie in"):
+            bounded.grad(-half, half, argnums=argnums)
+        out = np.empty(2, dtype)
+        with pytest.raises(ValueError, match=r"out must have shape \(3,\)"):
+            bounded.grad(half, half, argnums=argnums, out=(out,) * len(argnums) if isinstance(argnums, tuple) else out)
 
 
 def test_ends_of_an_interval_lie_in_it(bounded, dtype):
