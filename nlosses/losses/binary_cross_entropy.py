@@ -22,13 +22,10 @@ def summand(x, t):
     """With the odds of the smaller probability, whose logarithm and that of 1 + odds are all that is asked for."""
     T = type(x)
     upper, y, s, floor, most = x > T(0.5), T(1) - x, T(1) - t, T(SMALLEST_VARIANCE), T(LOG_LIMIT)
-    p, v = where(upper, y, x), x * y
-    enough = v > floor
-    r = T(1) / where(enough, v, floor)
-    odds = where(enough, p * p * r, p + p * p)  # p / (1 - p), for a small p by a series
+    odds, v = where(upper, y, x) / where(upper, x, y), x * y
     surprisal = -log(odds)
     surprisal = where(surprisal < most, surprisal, most)
-    return where(upper, s, t) * surprisal, odds, (x - t) * r
+    return where(upper, s, t) * surprisal, odds, (x - t) / where(v > floor, v, floor)
 
 
 def binary(x, t):
