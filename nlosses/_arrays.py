@@ -90,7 +90,13 @@ def operand(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> t
 
 def apart(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays share no memory, as two that own theirs cannot; asking NumPy takes a tenth of a small loss."""
-    return (a.base is None and b.base is None and a is not b) or not np.may_share_memory(a, b)
+    return (a.flags.owndata and b.flags.owndata and a is not b) or not np.may_share_memory(a, b)
+
+
+def read_too(grad_output: Any, vector: np.ndarray | None) -> list[np.ndarray]:
+    """What is read beside the arguments of the loss itself."""
+    arrays = [] if grad_output is None else [real("grad_output", grad_output)]
+    return arrays if vector is None else [*arrays, vector]
 
 
 def flat(array: np.ndarray) -> np.ndarray:

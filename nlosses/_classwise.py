@@ -198,11 +198,11 @@ class Problem:
         self._run("hvp", grad_output, vector, result.kernel_out)
         return result.finished()
 
-    def _result(self, argnum: int, out: Any, *further: Any) -> Result:
+    def _result(self, argnum: int, out: Any, grad_output: Any, vector: np.ndarray | None = None) -> Result:
         argument = self.target if argnum else self.input
         may_be_input = not argnum and not self.spec.log_probabilities
         used = [self.t] if may_be_input else [self.x, self.t]
-        used += [a for a in further if isinstance(a, np.ndarray)]
+        used += _arrays.read_too(grad_output, vector)
         if self.weight is not None:
             used.append(self.weight)
         kernel_argument = self.x if may_be_input else None

@@ -13,11 +13,14 @@ from ._cpu import _threads, checks, elementwise
 from ._results import Result, divided, serves
 from ._spec import Math, Spec
 
+#: Types of arguments that have no memory which anything else might be written to.
+MEMORYLESS = (type(None), str, bool, int, float, np.generic)
+
 
 def quick(spec: Spec[Any]) -> Any:
     """`value_and_grad` of two arrays alike, with options as they are declared, in half the time of a `Problem`.
 
-    A function of input, target, out and the reduction; where they ask for more care it gives None, and nothing has been done.
+    A function of input, target, out and the reduction; where they ask for more care it gives None, and no argument is changed.
     """
     options = spec.options
     absent = all(options.get(name) is None for name in ("weight", *spec.parameters))
@@ -49,10 +52,10 @@ def quick(spec: Spec[Any]) -> Any:
             grad = out
         else:
             return None
-        flat, given = grad, input
+        flat, in_place = grad, out is input
         if len(shape) > 1:
             input, target, flat = input.reshape(n), target.reshape(n), grad.reshape(n)
-        if unit and grad is given and checks.pair_leaves_unit(input, target):
+        if unit and in_place and checks.pair_leaves_unit(input, target):
             return None
         scale = 1.0 / denominator
         if n >= _threads.SMALL:
@@ -65,7 +68,7 @@ def quick(spec: Spec[Any]) -> Any:
             if kernel is None:
                 kernel = kernels[dtype] = elementwise.serial(point, parameters, summand, binary, dtype, unit, vectors)
             total = kernel(input, target, scale, flat)
-        if unit and total != total and grad is not given:  # an element may be outside of its interval
+        if unit and total != total and not in_place:  # an element may be outside of its interval
             return None
         return dtype.type(total / denominator), grad
 
@@ -76,13 +79,14 @@ class Problem:
     """One call's arrays, flattened in one order and of one dtype, with everything that the reduction needs."""
 
     __slots__ = (
-        "denominator", "input", "math", "options", "order", "parameters", "shape", "simple", "spec", "t", "target",
+        "denominator", "given", "input", "math", "options", "order", "parameters", "shape", "simple", "spec", "t", "target",
         "unchecked", "unit", "unreduced", "value_type", "weight", "x",
     )  # fmt: skip
 
     def __init__(self, spec: Spec[Any], input: Any, target: Any, options: dict[str, Any]) -> None:
         self.spec = spec
         self.options = options
+        self.given = input, target
         if (
             type(input) is np.ndarray
             and type(target) is np.ndarray
@@ -180,15 +184,15 @@ class Problem:
             value = self._run(self.math.point, True, grad_output, None, grad if grad.ndim == 1 else grad.reshape(-1))
             return value, grad if grad.ndim else grad[()]
         result = self._result(0, out, grad_output)
-        if self.unchecked and result.buffer is out and self._reads(out, grad_output):
+        if self.unchecked and result.buffer is out and self._may_share(out, grad_output):
             self._check_domains()
         value = self._run(self.math.point, True, grad_output, None, result.kernel_out)
         return value, result.finished()
 
-    def _reads(self, out: np.ndarray, grad_output: Any) -> bool:
-        """Whether an argument may have memory of `out`."""
-        given = (self.input, self.target, grad_output, *self.options.values())
-        return not all(_arrays.apart(out, array) for array in given if isinstance(array, np.ndarray))
+    def _may_share(self, out: np.ndarray, grad_output: Any) -> bool:
+        """Whether an argument, as it was given, may have memory of `out`; what holds memory in its own way may."""
+        arguments = [a for a in (*self.given, grad_output, *self.options.values()) if not isinstance(a, MEMORYLESS)]
+        return any(not isinstance(a, np.ndarray) or not _arrays.apart(out, a) for a in arguments)
 
     def check(self, argnum: int, out: Any) -> None:
         """Raise what `grad` of the same arguments would raise."""
@@ -225,9 +229,9 @@ class Problem:
         self._run(self.math.curvature, False, grad_output, vector, result.kernel_out)
         return result.finished()
 
-    def _result(self, argnum: int, out: Any, *further: Any) -> Result:
+    def _result(self, argnum: int, out: Any, grad_output: Any, vector: np.ndarray | None = None) -> Result:
         argument = self.target if argnum else self.input
-        used = [self.t if argnum == 0 else self.x, *(a for a in further if isinstance(a, np.ndarray))]
+        used = [self.t if argnum == 0 else self.x, *_arrays.read_too(grad_output, vector)]
         used += [o[0] for o in (self.weight, *self.parameters) if o is not None]
         kernel_argument = None if argnum else self.x
         return Result(self.spec.name, argument, self.shape, self.x.dtype, self.order, out, kernel_argument, used)

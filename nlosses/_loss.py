@@ -26,8 +26,8 @@ class Loss(Generic[P]):
         Upstream gradient: the result is the vector-Jacobian product with it.  Ones where absent.
     out : ndarray, optional
         Where to write the result: an array of its shape and dtype, which may be the input itself; with a tuple of
-        `argnums`, a tuple.  No error leaves an argument changed; an `out` that shares memory with none of them may hold part
-        of the result when an element is found to lie outside the interval that the loss is defined on.
+        `argnums`, a tuple.  A call that raises an error has changed no argument, but may have written to an `out` that shares
+        memory with none; on a CUDA device, to any.
 
     Gradients have the shape and dtype of what they are taken of.
     """
@@ -147,8 +147,8 @@ class Loss(Generic[P]):
     def _gradients(self, problem: Any, argnums: Any, grad_output: Any, out: Any, with_value: bool = True) -> tuple[Any, Any]:
         """The gradients that `argnums` asks for, and the value if it is wanted and came along with that of the input."""
         wrt, outs = self._several(argnums, out)
-        if len(wrt) > 1:
-            for k, o in zip(wrt, outs, strict=True):  # before anything is written
+        if len(wrt) > 1:  # one alone raises what it has to before it changes an argument
+            for k, o in zip(wrt, outs, strict=True):
                 problem.check(k, o)
         value, grads = None, []
         for k, o in zip(wrt, outs, strict=True):

@@ -33,7 +33,7 @@ def serves(out: Any, shape: tuple[int, ...], dtype: np.dtype, input: np.ndarray,
         return False
     if out is target or (out is input and not in_place):
         return False
-    if out.base is None and input.base is None and target.base is None:  # arrays that own their memory share none
+    if out.flags.owndata and input.flags.owndata and target.flags.owndata:  # arrays that own their memory share none
         return True
     return (out is input or not np.may_share_memory(out, input)) and not np.may_share_memory(out, target)
 

@@ -183,33 +183,47 @@ def test_one_element_outside_its_interval_is_found(bounded, wrong, n, dtype, rng
                 array[i] = right
 
 
+def overlapping(store, reduction):
+    """Arguments of which `out` is one, or a part."""
+    n = store.size // 3
+    x, other, t = store[:n], store[n : 2 * n], store[2 * n :]
+    view, whole, small = store[: 2 * n : 2], store[: 2 * n], store.view(np.uint8)[:n]
+    own, own_t = x.copy(), t.copy()
+    yield x, t, {"out": x}
+    yield x, t, {"out": x[:]}
+    yield x, t, {"out": t}
+    yield x, t, {"out": (x, t), "argnums": (0, 1)}
+    yield x.reshape(1, n), t.reshape(1, n), {"out": x.reshape(1, n)}
+    yield x.reshape(2, -1).T, t.reshape(2, -1).T, {"out": x.reshape(2, -1).T}
+    yield x.reshape(2, -1).T, t.reshape(2, -1).T, {"out": t.reshape(-1, 2)}
+    yield list(x.reshape(2, -1)), t.reshape(2, -1), {"out": x.reshape(2, -1)}
+    yield x, t, {"out": other, "weight": other}
+    yield x, t, {"out": other, "weight": view}
+    yield x, t, {"out": other, "weight": memoryview(whole)[::2]}
+    yield view, t, {"out": x}
+    yield view, t, {"out": view}
+    yield t, view, {"out": x}
+    yield store[::-1], store, {"out": store}
+    yield np.full_like(x, -1), small, {"out": x}
+    yield own, own_t, {"out": own}
+    if reduction == "none":
+        yield x, t, {"out": other, "grad_output": view}
+        yield x, t, {"out": other, "grad_output": memoryview(other)}
+
+
 @pytest.mark.parametrize("n", [2, 600, 30_000])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_an_element_outside_its_interval_leaves_the_arguments_as_they_were(bounded, reduction, n, dtype, rng):
-    """Those of which `out` is one, or a part, too."""
-    store = np.empty(4 * n, dtype)
-    store[: 2 * n], store[2 * n :] = (
-        inside(interval, 2 * n, dtype, rng) for interval in (bounded.spec.input, bounded.spec.target)
-    )
-    store[[n - 1, n, 2 * n - 1, -1]] = -0.25
-    whole, x, t, view = store[: 2 * n], store[:n], store[2 * n : 3 * n], store[: 2 * n : 2]
-    taken, given = store[n : 2 * n], {"grad_output": view} if reduction == "none" else {"weight": view}
-    for input, target, out, options in (
-        (x, t, x, {}),
-        (x, t, x[:], {}),
-        (x, t, t, {}),
-        (x.reshape(1, n), t.reshape(1, n), x.reshape(1, n), {}),
-        (x, t, taken, {"weight": taken}),
-        (x, t, taken, given),
-        (view, t, x, {}),
-        (view, t, view, {}),
-        (t, view, x, {}),
-        (whole[::-1], whole, whole, {}),
-    ):
-        before = store.copy()
-        with pytest.raises(ValueError, match="must lie in"):
-            bounded.value_and_grad(input, target, reduction=reduction, out=out, **options)
-        assert (store == before).all()
+@pytest.mark.parametrize("bad", ["input", "target"])
+def test_an_element_outside_its_interval_leaves_the_arguments_as_they_were(bounded, reduction, bad, n, dtype, rng):
+    store = np.concatenate([inside(interval, n, dtype, rng) for interval in [bounded.spec.input] * 2 + [bounded.spec.target]])
+    store[[n - 1, n, 2 * n - 1] if bad == "input" else -1] = -0.25
+    for method in bounded.value_and_grad, bounded.grad:
+        for input, target, options in overlapping(store, reduction):
+            before, own = store.copy(), np.array(input)
+            with pytest.raises(ValueError, match="must lie in"):
+                method(input, target, reduction=reduction, **options)
+            assert (store == before).all()
+            assert (np.array(input) == own).all()
 
 
 def test_a_gradient_alone_tells_of_elements_and_of_out(bounded, dtype):

@@ -482,9 +482,10 @@ def test_out_may_overlap_anything(loss):
             expected = loss.hvp(x, t, v.copy(), **options)
             assert np.array_equal(loss.hvp(x, t, v, **options, out=out), expected)
             if shape == x.shape:
-                shared[:] = np.linspace(1, 2, x.size + 1)
-                expected = loss.grad(x, t, **options, grad_output=v.copy())
-                assert np.array_equal(loss.grad(x, t, **options, grad_output=v, out=out), expected)
+                for upstream in (v, memoryview(v)):
+                    shared[:] = np.linspace(1, 2, x.size + 1)
+                    expected = loss.grad(x, t, **options, grad_output=v.copy())
+                    assert np.array_equal(loss.grad(x, t, **options, grad_output=upstream, out=out), expected)
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------
