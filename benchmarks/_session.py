@@ -9,8 +9,11 @@ from typing import Any
 
 from . import _cases, _contenders, _limit, _machine
 from ._cases import Case
-from ._tables import OWN, OWN_CACHED, PEERS, Record
+from ._tables import OWN, OWN_CACHED, OWN_OUT, PEERS, Record
 from ._timing import Call, Minima, apart, measure, spread
+
+#: How often a case whose arrays exceed the cache is measured, in the course of a run.
+VISITS = 5
 
 
 @dataclass
@@ -30,13 +33,7 @@ class Session:
         """Measure a case, or repeat what was found."""
         if case.name not in self.measured:
             problem = case.problem(self.seed)
-            calls = self.verified(problem) | _limit.calls(problem)
-            excerpt = problem.excerpt(self.cache // 4) if problem.bytes > self.cache else None
-            if excerpt is not None:
-                calls[OWN_CACHED] = self.contenders[0].calls(excerpt)[OWN]
-            minima = measure(calls, self.rounds, self.share, tick, settled)
-            if excerpt is not None:
-                minima[OWN_CACHED] = [t * case.size / excerpt.x.size for t in minima[OWN_CACHED]]
+            minima = self.minima(problem, self.verified(problem), tick)
             self.measured[case.name] = {
                 "name": case.name,
                 **asdict(case),
@@ -48,6 +45,24 @@ class Session:
                 "spread": {name: spread(found) for name, found in minima.items()},
             }
         return self.measured[case.name]
+
+    def visit(self, case: Case, tick: Callable[[], Any]) -> None:
+        """Measure nlosses and the limit again: what disturbs a machine lasts for seconds, or for minutes."""
+        problem = case.problem(self.seed)
+        own = self.contenders[0].calls(problem)
+        minima = self.minima(problem, {name: own[name] for name in (OWN, OWN_OUT)}, tick)
+        self.measured[case.name].setdefault("again", []).append({name: median(found) for name, found in minima.items()})
+
+    def minima(self, problem: _cases.Problem, calls: dict[str, Call], tick: Callable[[], Any]) -> Minima:
+        """The minima of the rounds of calls and of the limit, and of an excerpt where the arrays exceed the cache."""
+        calls = calls | _limit.calls(problem)
+        excerpt = problem.excerpt(self.cache // 4) if problem.bytes > self.cache else None
+        if excerpt is not None:
+            calls[OWN_CACHED] = self.contenders[0].calls(excerpt)[OWN]
+        minima = measure(calls, self.rounds, self.share, tick, settled)
+        if excerpt is not None:
+            minima[OWN_CACHED] = [t * problem.case.size / excerpt.x.size for t in minima[OWN_CACHED]]
+        return minima
 
     def verified(self, problem: _cases.Problem, contenders: list[Any] | None = None) -> dict[str, Call]:
         """The calls whose results are right.  A peer that fails is left out with a word; nlosses must not fail."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import exp, log
+from statistics import median
 from typing import Any
 
 from . import _terminal
@@ -25,7 +26,8 @@ SHARES = ((LIMIT, OWN, 1_000_000), (LIMIT, OWN_OUT, 1_000_000))
 #: Shares of the limit that a loss of each family should reach where its arrays exceed the cache.
 AIM = {"elementwise": 0.9, "classwise": 0.8}
 
-Record = dict[str, Any]  # of one case: name, loss, shape, dtype, option, reduction, bytes, seconds, spread
+#: Of one case: name, loss, shape, dtype, option, reduction, bytes, seconds, spread, and of some the seconds found `again`.
+Record = dict[str, Any]
 
 
 def duration(t: float | None) -> str:
@@ -37,9 +39,9 @@ def duration(t: float | None) -> str:
 
 
 def ratio(record: Record, above: str, below: str, least: int = 0) -> float | None:
-    """Quotient of two times of one case, if both are there and the case moves enough bytes."""
-    seconds = record["seconds"]
-    return seconds[above] / seconds[below] if above in seconds and below in seconds and record["bytes"] >= least else None
+    """Quotient of two times of one case, if both are there and the case moves enough bytes: the median of all visits."""
+    visits = [s for s in (record["seconds"], *record.get("again", ())) if above in s and below in s]
+    return median(s[above] / s[below] for s in visits) if visits and record["bytes"] >= least else None
 
 
 def mean(ratios: Iterable[float | None]) -> float | None:
@@ -124,7 +126,10 @@ def limits(records: Sequence[Record]) -> None:
         for record, shares in found:
             made.add_row(f"{record['loss']} {label(record)}", *(written(share, share=True) for share in shares))
         _terminal.console().print(made)
-        _terminal.console().print(f"In the cache: the time that so many elements take there, as a share of that of {OWN}.")
+        _terminal.console().print(
+            f"In the cache: the time that so many elements take there, as a share of that of {OWN}.  All three are medians of\n"
+            "visits to a case in the course of a run."
+        )
 
 
 def per_element(records: Sequence[Record]) -> None:

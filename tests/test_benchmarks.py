@@ -14,7 +14,7 @@ import pytest
 
 import nlosses as nl
 from benchmarks import __main__ as program
-from benchmarks import _cases, _compare, _limit, _machine, _numpy, _session, _tables, _timing, readme
+from benchmarks import _cases, _compare, _contenders, _limit, _machine, _numpy, _session, _tables, _timing, readme
 from benchmarks._cases import Case, Wrong
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +174,8 @@ def test_what_falls_short_of_the_limit():
     record = {"family": "elementwise", "bytes": 10**8, "seconds": seconds}
     assert _tables.short_of_aim([record]) == [(record, [0.8, pytest.approx(8 / 9), 0.95])]
     assert not _tables.short_of_aim([record | {"family": "classwise"}])
+    visits = [seconds | {"limit, kept": limit} for limit in (9.5, 9.5, 1.0, 9.6)]  # one of them, and the first, disturbed
+    assert not _tables.short_of_aim([record | {"again": visits}])
     del seconds["nlosses, in the cache"]  # it fits
     assert not _tables.short_of_aim([record])
 
@@ -253,6 +255,18 @@ def test_a_quick_run_from_end_to_end(tmp_path):
     done = run(*arguments, "--compare", str(file))
     assert done.returncode == 1, done.stderr
     assert "Worse than before" in done.stdout
+
+
+def test_a_visit_adds_times_of_nlosses_and_the_limit():
+    session = _session.Session([_contenders.Own(1)], 1, rounds=1, share=0, seed=0, cache=50_000)
+    case = Case("mse_loss", (10_000,))
+    record = session.record(case, lambda: None)
+    assert "again" not in record
+    session.visit(case, lambda: None)
+    session.visit(case, lambda: None)
+    names = {"nlosses", "nlosses, out=", "nlosses, in the cache", "limit, kept"}
+    assert [set(seconds) for seconds in record["again"]] == [names] * 2
+    assert all(t > 0 for seconds in record["again"] for t in seconds.values())
 
 
 def test_bad_calls():
