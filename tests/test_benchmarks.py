@@ -258,7 +258,8 @@ def test_a_quick_run_from_end_to_end(tmp_path):
 
 
 def test_a_visit_adds_times_of_nlosses_and_the_limit():
-    session = _session.Session([_contenders.Own(1)], 1, rounds=1, share=0, seed=0, cache=50_000)
+    threads = numba.get_num_threads()  # what is set stays so
+    session = _session.Session([_contenders.Own(threads)], threads, rounds=1, share=0, seed=0, cache=50_000)
     case = Case("mse_loss", (10_000,))
     record = session.record(case, lambda: None)
     assert "again" not in record
