@@ -125,7 +125,7 @@ def _short(records: Sequence[Record]) -> Iterator[str]:
     yield f"In {len(found)} of {len(beyond)} cases whose arrays exceed the cache, a fresh gradient or one with `out=` has less"
     yield "than 90 % (elementwise) or 80 % (classwise) of the limit's speed.  The last column is the time that as many elements"
     yield "take in the cache, as a share of that beyond it: near 100 % arithmetic is what takes the time.  All are medians of"
-    yield f"{1 + min(len(r.get('again', ())) for r in beyond)} visits in the course of the run."
+    yield f"{1 + min((len(r.get('again', ())) for r in beyond), default=0)} visits in the course of the run."
     yield ""
     rows = [(f"`{r['loss']}` {label(r)}", *(_cell(share, share=True) for share in shares)) for r, shares in found]
     yield from _table(("case", "of the limit", "with `out=`", "in the cache"), rows)

@@ -29,11 +29,11 @@ def serves(out: Any, shape: tuple[int, ...], dtype: np.dtype, input: np.ndarray,
 
     What `Result` finds out too, without its microseconds and for C order alone.
     """
-    if type(out) is not np.ndarray or out.dtype is not dtype or not out.flags.carray or out.shape != shape:
+    if type(out) is not np.ndarray or out.dtype is not dtype or not (flags := out.flags).carray or out.shape != shape:
         return False
     if out is target or (out is input and not in_place):
         return False
-    if out.flags.owndata and input.flags.owndata and target.flags.owndata:  # arrays that own their memory share none
+    if flags.owndata and input.flags.owndata and target.flags.owndata:  # arrays that own their memory share none
         return True
     return (out is input or not np.may_share_memory(out, input)) and not np.may_share_memory(out, target)
 

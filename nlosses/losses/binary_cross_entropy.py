@@ -21,11 +21,11 @@ def point(x, t):
 def summand(x, t):
     """With the odds of the smaller probability, whose logarithm and that of 1 + odds are all that is asked for."""
     T = type(x)
-    upper, y, s, floor, most = x > T(0.5), T(1) - x, T(1) - t, T(SMALLEST_VARIANCE), T(LOG_LIMIT)
-    odds, v = where(upper, y, x) / where(upper, x, y), x * y
+    upper, y, s, most = x > T(0.5), T(1) - x, T(1) - t, T(LOG_LIMIT)
+    odds = where(upper, y, x) / where(upper, x, y)
     surprisal = -log(odds)
     surprisal = where(surprisal < most, surprisal, most)
-    return where(upper, s, t) * surprisal, odds, (x - t) / where(v > floor, v, floor)
+    return where(upper, s, t) * surprisal, odds, (x - t) / variance(x)
 
 
 def binary(x, t):
