@@ -11,15 +11,27 @@ import numpy as np
 from . import _arrays, _memory, _validate
 from ._arrays import F4, F8, I8
 from ._cpu import _threads, checks, classwise, gather
-from ._results import Result, divided, serves
+from ._cpu._indices import ALLOWED, CHECKED, COUNTING, FEW
+from ._results import Result, divided, may_share, serves
 from ._spec import Spec
+
+
+def hoped_for(reduction: str, classes: int, ignored: int, size: int) -> int:
+    """What a kernel may take class indices for without a census, which reads them once more.
+
+    If there are ignored ones, a mean is computed twice, and of a large array the first time may take as long as the second: so
+    that is tried where labels are much of what is read, and hardly ever ignored.
+    """
+    if reduction != "mean":
+        return ALLOWED
+    return COUNTING if (classes <= FEW or size < _threads.SMALL) and not 0 <= ignored < classes else CHECKED
 
 
 def quick(spec: Spec[Any]) -> Any:
     """`value_and_grad` of rows and their class indices, with options as they are declared, in half the time of a
     `Problem`.
 
-    A function of input, target, out and the reduction; where they ask for more care it gives None, and nothing has been done.
+    A function of input, target, out and the reduction; where they ask for more care it gives None, and no argument is changed.
     """
     options = spec.options
     if options.get("weight") is not None or options.get("label_smoothing"):
@@ -36,29 +48,38 @@ def quick(spec: Spec[Any]) -> Any:
             return None
         if reduction not in ("mean", "sum") or (out is not None and not serves(out, shape, dtype, input, target, in_place)):
             return None
-        classes = shape[1]
-        bad, counted = checks.census(target, classes, ignored, None)
-        if bad or not counted:
-            return None
-        small = size < _threads.SMALL
+        classes, small = shape[1], size < _threads.SMALL
         grad = out if out is not None else np.empty(shape, dtype) if small else _memory.empty(shape, dtype)
-        denominator = counted if reduction == "mean" else 1.0
-        flat, to, scale = input.reshape(size), grad.reshape(size), 1.0 / denominator
-        if small:
-            kernel = kernels.get((dtype, classes))
-            if kernel is None:
-                kernel = kernels[dtype, classes] = (
-                    gather.serial(math.point, dtype, classes)
-                    if spec.log_probabilities
-                    else classwise.serial(math.point, math.curvature, dtype, classes)
-                )
-            total = kernel(flat, target, ignored, scale, to)
-        elif spec.log_probabilities:
-            total = gather.run(math.point, None, flat, (classes, 1), target, None, None, ignored, scale, None, to)
-        else:
-            total = classwise.run(
-                math.point, math.curvature, "grad", flat, (classes, 1), target, ignored=ignored, scale=scale, out=to
-            )
+        flat, to, denominator = input.reshape(size), grad.reshape(size), 1.0
+        hope = CHECKED if out is input else hoped_for(reduction, classes, ignored, size)
+        for expected in (hope, CHECKED):
+            if reduction == "mean":
+                denominator = float(target.size)
+            if expected == CHECKED:
+                bad, counted = checks.census(target, classes, ignored, None)
+                if bad or not counted:
+                    return None
+                if reduction == "mean":
+                    denominator = counted
+            scale = 1.0 / denominator
+            if small:
+                kernel = kernels.get((dtype, classes))
+                if kernel is None:
+                    kernel = kernels[dtype, classes] = (
+                        gather.serial(math.point, dtype, classes)
+                        if spec.log_probabilities
+                        else classwise.serial(math.point, math.curvature, dtype, classes)
+                    )
+                total = kernel(flat, target, expected, ignored, scale, to)
+            elif spec.log_probabilities:
+                total = gather.run(math.point, None, flat, (classes, 1), target, None, None, ignored, scale, None, to, expected)
+            else:
+                total = classwise.run(
+                    math.point, math.curvature, "grad", flat, (classes, 1), target, ignored=ignored, scale=scale, out=to,
+                    expected=expected,
+                )  # fmt: skip
+            if total == total or expected == CHECKED:
+                break
         return dtype.type(total / denominator), grad
 
     return value_and_grad
@@ -68,12 +89,14 @@ class Problem:
     """One call's logits as (N, classes, inner), its target, and everything that the reduction needs."""
 
     __slots__ = (
-        "denominator", "even", "ignored", "input", "keep", "labelled", "layout", "shape", "spec", "t", "target",
-        "unreduced", "value_type", "weight", "x",
+        "denominator", "even", "expected", "given", "ignored", "input", "keep", "labelled", "layout", "options", "shape",
+        "spec", "t", "target", "unreduced", "value_type", "weight", "x",
     )  # fmt: skip
 
     def __init__(self, spec: Spec[Any], input: Any, target: Any, options: dict[str, Any]) -> None:
         self.spec = spec
+        self.options = options
+        self.given = input, target
         if (
             type(input) is np.ndarray
             and type(target) is np.ndarray
@@ -136,6 +159,7 @@ class Problem:
         t = self.target
         self.unreduced = reduction == "none"
         self.denominator = 1.0
+        self.expected = CHECKED
         if not self.labelled:
             self.t = _flat(t, self.x.dtype)
             if reduction == "mean":
@@ -144,10 +168,25 @@ class Problem:
         if t.dtype.kind == "u" and t.size and t.max() > np.iinfo(np.int64).max:
             raise _validate.bad_index(self.spec.name, t, classes, self.ignored)
         self.t = _flat(t, I8)
-        bad, counted = checks.census(self.t, classes, self.ignored, self.weight)
-        if bad:
-            raise _validate.bad_index(self.spec.name, t, classes, self.ignored)
         if reduction == "mean":
+            self.denominator = float(self.t.size)
+        if self.weight is None:
+            self.expected = hoped_for(reduction, classes, self.ignored, self.x.size)
+        if self.expected == CHECKED:
+            self._count()
+
+    def _make_sure(self) -> None:
+        """Raise if a label is no class and not ignored, unless that is known."""
+        if self.expected != CHECKED:
+            self._count()
+
+    def _count(self) -> None:
+        """The same; and count the labels that are not ignored, or their weights, for a mean."""
+        self.expected = CHECKED
+        bad, counted = checks.census(self.t, self.layout[0], self.ignored, self.weight)
+        if bad:
+            raise _validate.bad_index(self.spec.name, self.target, self.layout[0], self.ignored)
+        if self.options["reduction"] == "mean":
             self.denominator = counted
 
     # --- results ---------------------------------------------------------------------------------------------------
@@ -156,6 +195,8 @@ class Problem:
         return self._run("value", None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
+        if isinstance(out, np.ndarray) and may_share(out, (*self.given, grad_output, *self.options.values())):
+            self._make_sure()
         # What follows, without the microseconds of the general case.
         if self.input.dtype is self.x.dtype and (out is None or (grad_output is None and self._serves(out))):
             grad = _memory.empty(self.input.shape, self.x.dtype) if out is None else out
@@ -171,6 +212,7 @@ class Problem:
 
     def check(self, argnum: int, out: Any) -> None:
         """Raise what `grad` of the same arguments would raise."""
+        self._make_sure()
         if argnum == 1 and self.labelled:
             raise _validate.no_target_gradient(self.spec.name)
         if out is not None:
@@ -212,17 +254,22 @@ class Problem:
         upstream, scale = None, 1.0
         if grad_output is not None:
             upstream, scale = self._upstream(grad_output)
+        with_value = mode in ("value", "grad")
+        if not with_value:
+            self._make_sure()
         if self.denominator != 1.0:
             scale = scale / self.denominator if self.denominator else math.inf * scale
-        with_value = mode in ("value", "grad")
         values = _memory.empty((prod(self.shape),), self.x.dtype) if self.unreduced and with_value else None
         if self.spec.log_probabilities:
             total = self._gather(mode, upstream, scale, vector, values, out)
         else:
             total = classwise.run(
                 self.spec.math.point, self.spec.math.curvature, mode, self.x, self.layout, self.t, self.weight, vector,
-                upstream, self.keep, self.even, self.ignored, scale, values, out,
+                upstream, self.keep, self.even, self.ignored, scale, values, out, self.expected,
             )  # fmt: skip
+        if total != total and self.expected != CHECKED:  # labels may not be what they were taken for
+            self._count()
+            return self._run(mode, grad_output, vector, out)
         if not with_value:
             return None
         if values is not None:
@@ -236,7 +283,7 @@ class Problem:
             return 0.0
         total = gather.run(
             self.spec.math.point, curvature, self.x, self.layout, self.t, self.weight, upstream, self.ignored, scale, values,
-            out,
+            out, self.expected,
         )  # fmt: skip
         if vector is not None:
             out *= vector

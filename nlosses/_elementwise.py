@@ -10,11 +10,8 @@ import numpy as np
 from . import _arrays, _memory, _validate
 from ._arrays import F4, F8
 from ._cpu import _threads, checks, elementwise
-from ._results import Result, divided, serves
+from ._results import Result, divided, may_share, serves
 from ._spec import Math, Spec
-
-#: Types of arguments that have no memory which anything else might be written to.
-MEMORYLESS = (type(None), str, bool, int, float, np.generic)
 
 
 def quick(spec: Spec[Any]) -> Any:
@@ -184,15 +181,10 @@ class Problem:
             value = self._run(self.math.point, True, grad_output, None, grad if grad.ndim == 1 else grad.reshape(-1))
             return value, grad if grad.ndim else grad[()]
         result = self._result(0, out, grad_output)
-        if self.unchecked and result.buffer is out and self._may_share(out, grad_output):
+        if self.unchecked and result.buffer is out and may_share(out, (*self.given, grad_output, *self.options.values())):
             self._check_domains()
         value = self._run(self.math.point, True, grad_output, None, result.kernel_out)
         return value, result.finished()
-
-    def _may_share(self, out: np.ndarray, grad_output: Any) -> bool:
-        """Whether an argument, as it was given, may have memory of `out`; what holds memory in its own way may."""
-        arguments = [a for a in (*self.given, grad_output, *self.options.values()) if not isinstance(a, MEMORYLESS)]
-        return any(not isinstance(a, np.ndarray) or not _arrays.apart(out, a) for a in arguments)
 
     def check(self, argnum: int, out: Any) -> None:
         """Raise what `grad` of the same arguments would raise."""

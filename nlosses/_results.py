@@ -10,6 +10,9 @@ import numpy as np
 
 from . import _arrays, _memory, _validate
 
+#: Types of arguments that have no memory which anything else might be written to.
+MEMORYLESS = (type(None), str, bool, int, float, np.generic)
+
 
 def divided(a: float, b: float) -> float:
     """a / b as floating point has it."""
@@ -36,6 +39,12 @@ def serves(out: Any, shape: tuple[int, ...], dtype: np.dtype, input: np.ndarray,
     if flags.owndata and input.flags.owndata and target.flags.owndata:  # arrays that own their memory share none
         return True
     return (out is input or not np.may_share_memory(out, input)) and not np.may_share_memory(out, target)
+
+
+def may_share(out: np.ndarray, arguments: tuple[Any, ...]) -> bool:
+    """Whether an argument, as it was given, may have memory of `out`; what holds memory in its own way may."""
+    holding = [a for a in arguments if not isinstance(a, MEMORYLESS)]
+    return any(not isinstance(a, np.ndarray) or not _arrays.apart(out, a) for a in holding)
 
 
 class Result:

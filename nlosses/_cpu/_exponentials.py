@@ -10,8 +10,9 @@ import numpy as np
 from numba.extending import register_jitable
 
 from .._scalar import where
+from ._flags import INLINED
 from ._formats import Format, bits, constants, horner, power_of_two, raising, times_power
-from ._vector import OPTIONS, TABLE, entry_of, scaled
+from ._vector import TABLE, entry_of, scaled
 
 
 def _reduced(F: Format, tail: tuple[float, ...], n: int = 1, offset: int = 0) -> Callable[..., Any]:
@@ -32,7 +33,7 @@ def _reduced(F: Format, tail: tuple[float, ...], n: int = 1, offset: int = 0) ->
             y = y * r + (c + zero)
         return k, r, y, shifted
 
-    return register_jitable(**OPTIONS)(reduced)
+    return register_jitable(**INLINED)(reduced)
 
 
 def exp(F: Format) -> Callable[..., Any]:
@@ -76,7 +77,7 @@ def _raised(F: Format, power: int) -> Callable[..., Any]:
         _, r, y, shifted = reduced(x, zero)
         return (y * r + one) * power_of_two(shifted)
 
-    return register_jitable(**OPTIONS)(raised)
+    return register_jitable(**INLINED)(raised)
 
 
 def _raised_by_table(F: Format, power: int) -> Callable[..., Any]:
@@ -92,7 +93,7 @@ def _raised_by_table(F: Format, power: int) -> Callable[..., Any]:
         t = raised_by(power_of(shifted), shifted)
         return t * (y * r) + t
 
-    return register_jitable(**OPTIONS)(raised_by_table)
+    return register_jitable(**INLINED)(raised_by_table)
 
 
 def _powers(F: Format) -> Any:

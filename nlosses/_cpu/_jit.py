@@ -25,9 +25,8 @@ from numba.extending import overload, register_jitable
 
 from .. import _scalar, _softmax
 from . import _scalar as _primitives  # importing it attaches the vectorisable exp, log, ...
+from ._flags import FLAGS, INLINED
 
-FLAGS: Any = {"fastmath": {"contract"}, "error_model": "numpy"}  # never nnan or ninf; reassoc only in `add`
-INLINED: Any = {**FLAGS, "forceinline": True}  # what LLVM finds too long to inline would keep the loop around it scalar
 PACKAGE = Path(__file__).parent.parent
 #: Whether each call of a kernel compares the types of its arguments with those that it was compiled for, as the tests do.
 #: It takes a third of a microsecond, and those who call kernels pass no others.
@@ -108,7 +107,7 @@ for _function in vars(_softmax).values():
 def summable(function: Callable[..., Any]) -> Callable[..., Any]:
     """Like `jitable`, but the additions of this one function may be reordered, so that a running sum vectorises."""
     _registered.add(function)
-    return register_jitable(fastmath={"reassoc", "contract", "nsz"})(function)
+    return register_jitable(**{**FLAGS, "fastmath": {"reassoc", "contract", "nsz"}})(function)
 
 
 def optional(function: Callable[..., Any]) -> Callable[..., Any]:

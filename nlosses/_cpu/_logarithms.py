@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numba.extending import register_jitable
 
+from ._flags import INLINED
 from ._formats import FLOAT32, Format, bits, constants, horner, lowering
-from ._vector import OPTIONS, TABLE, entry_of, exponent, scaled, significand
+from ._vector import TABLE, entry_of, exponent, scaled, significand
 
 
 def log1p_unit(F: Format) -> Callable[..., Any]:
@@ -61,7 +62,7 @@ def _near(F: Format, coefficients: tuple[float, ...]) -> Callable[..., Any]:
             y = y * square + (high * r + low)
         return y * r + constant if odd else y
 
-    return register_jitable(**OPTIONS)(near)
+    return register_jitable(**INLINED)(near)
 
 
 def _entry_of(F: Format, table: Any) -> Any:
@@ -99,7 +100,7 @@ def _tabled(F: Format) -> tuple[Callable[..., Any], Callable[..., Any]]:
         square = r * r
         return (k * high + logarithm_of(i)) + (square * quotient_of(r, square) + (k * low + r))
 
-    return register_jitable(**OPTIONS)(reduced), register_jitable(**OPTIONS)(logarithm)
+    return register_jitable(**INLINED)(reduced), register_jitable(**INLINED)(logarithm)
 
 
 def log_by_table(F: Format) -> Callable[..., Any]:
@@ -123,7 +124,7 @@ def log1p_positive_by_table(F: Format) -> Callable[..., Any]:
         k, i, c, r = reduced(u)
         return logarithm(k, i, r + scaled(x - (u - one), -k) * c)
 
-    return register_jitable(**OPTIONS)(log1p_positive)
+    return register_jitable(**INLINED)(log1p_positive)
 
 
 def _polynomial_tail(F: Format) -> Callable[..., Any]:
@@ -137,7 +138,7 @@ def _polynomial_tail(F: Format) -> Callable[..., Any]:
             tail = tail * f + c
         return f * (f * (f * tail - half))
 
-    return register_jitable(**OPTIONS)(log1p_tail)
+    return register_jitable(**INLINED)(log1p_tail)
 
 
 def _quotient_tail(F: Format) -> Callable[..., Any]:
@@ -154,7 +155,7 @@ def _quotient_tail(F: Format) -> Callable[..., Any]:
         h = half * f * f
         return s * (h + z * tail) - h
 
-    return register_jitable(**OPTIONS)(log1p_tail)
+    return register_jitable(**INLINED)(log1p_tail)
 
 
 def _exponent(F: Format) -> tuple[Callable[..., Any], float]:
@@ -164,7 +165,7 @@ def _exponent(F: Format) -> tuple[Callable[..., Any], float]:
         def direct(e):
             return np.float32(np.int32(e))
 
-        return register_jitable(**OPTIONS)(direct), 2.0**-F.fraction
+        return register_jitable(**INLINED)(direct), 2.0**-F.fraction
 
     U, fraction = F.U, F.U(F.fraction)
     lift = U(1 << 62)  # makes it positive, for the logical shift
@@ -174,7 +175,7 @@ def _exponent(F: Format) -> tuple[Callable[..., Any], float]:
     def exponent(e):
         return bits((e + lift) >> fraction | frame) - offset
 
-    return register_jitable(**OPTIONS)(exponent), 1.0
+    return register_jitable(**INLINED)(exponent), 1.0
 
 
 def _logarithmic(F: Format) -> tuple[Any, ...]:
@@ -197,7 +198,7 @@ def _decomposed(F: Format) -> Callable[..., Any]:
         e = U(U(i - root) & mask)
         return exponent(e) - (lifted if subnormal else zero), bits(U(i - e)) - one
 
-    return register_jitable(**OPTIONS)(decomposed)
+    return register_jitable(**INLINED)(decomposed)
 
 
 def log(F: Format) -> Callable[..., Any]:

@@ -25,8 +25,9 @@ from .. import _scalar as scalar
 from . import _exponentials as exponentials
 from . import _logarithms as logarithms
 from . import _vector
+from ._flags import INLINED
 from ._formats import FLOAT32, FLOAT64, Format
-from ._vector import OPTIONS, Vector, choice, has_tables
+from ._vector import Vector, choice, has_tables
 
 where = scalar.where
 
@@ -63,7 +64,7 @@ def log1p_all(xs, n):
         xs[i] = scalar.log1p(xs[i])
 
 
-@overload(where, target="cpu", jit_options=OPTIONS)
+@overload(where, target="cpu", jit_options=INLINED)
 def _choose_where(condition, a, b):
     if isinstance(condition, Vector):
         return lambda condition, a, b: choice(condition, a, b)
@@ -85,7 +86,7 @@ def _attach(function: Callable[..., Any], make: _Make, by_table: _Make | None = 
             return lambda x: function(np.float64(x))
         return None
 
-    overload(function, target="cpu", jit_options=OPTIONS)(choose)
+    overload(function, target="cpu", jit_options=INLINED)(choose)
 
 
 def _formats(make: _Make) -> dict[Any, Callable[..., Any]]:
@@ -123,14 +124,14 @@ _LOG1P_BY_TABLE = _formats(logarithms.log1p_positive_by_table)
 _KEPT, _KEPT_BY_TABLE = _formats(exponentials.exp_kept), _formats(exponentials.exp_kept_by_table)
 
 
-@overload(exp_kept, target="cpu", jit_options=OPTIONS)
+@overload(exp_kept, target="cpu", jit_options=INLINED)
 def _choose_exp_kept(x, zero):
     if isinstance(x, Vector):
         return (_KEPT_BY_TABLE if has_tables() else _KEPT)[x.dtype]
     return _KEPT[x]
 
 
-@overload(log1p_all, target="cpu", jit_options=OPTIONS)
+@overload(log1p_all, target="cpu", jit_options=INLINED)
 def _choose_log1p_all(xs, n):
     log1p = _LOG1P_BY_TABLE[xs.dtype]
 
@@ -141,7 +142,7 @@ def _choose_log1p_all(xs, n):
     return by_vectors if has_tables() else log1p_all
 
 
-@overload(scalar.maximum, target="cpu", jit_options=OPTIONS)
+@overload(scalar.maximum, target="cpu", jit_options=INLINED)
 def _choose_maximum(a, b):
     if a == b and isinstance(a, types.Float):
         return lambda a, b: _maximum(a, b)

@@ -20,9 +20,7 @@ from numba.core.registry import cpu_target
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.extending import intrinsic, overload, register_jitable, register_model
 
-#: Of functions of numbers and of vectors.  forceinline: what LLVM finds too long to inline would stay a call, and the loop
-#: around it scalar.
-OPTIONS: Any = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
+from ._flags import INLINED
 
 #: Bytes of a vector of the caller's precision: two of the widest registers, for two computations to overlap, or one, where
 #: that would ask for too many registers.
@@ -87,7 +85,7 @@ def _operator(symbol: Any, function: Any) -> None:
             return lambda a, b: function(a, b)
         return None
 
-    overload(symbol, target="cpu", jit_options=OPTIONS)(choose)
+    overload(symbol, target="cpu", jit_options=INLINED)(choose)
 
 
 for _symbol, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
@@ -108,12 +106,12 @@ def _magnitude(typing_context: Any, vector: Any) -> Any:
     return vector(vector), lambda context, builder, signature, args: _absolute(builder, args[0])
 
 
-@overload(operator.neg, target="cpu", jit_options=OPTIONS)
+@overload(operator.neg, target="cpu", jit_options=INLINED)
 def _choose_negative(a):
     return (lambda a: _negative(a)) if isinstance(a, Vector) else None
 
 
-@overload(abs, target="cpu", jit_options=OPTIONS)
+@overload(abs, target="cpu", jit_options=INLINED)
 def _choose_magnitude(x):
     return (lambda x: _magnitude(x)) if isinstance(x, Vector) else None
 
@@ -140,7 +138,7 @@ def choice(typing_context: Any, condition: Any, a: Any, b: Any) -> Any:
     return vector(condition, a, b), generate
 
 
-@register_jitable(**OPTIONS)
+@register_jitable(**INLINED)
 def where_other(a, b, x, y):
     """x where the vector a differs from the number b, y elsewhere.
 
@@ -553,7 +551,7 @@ def offset(typing_context: Any, array: Any, at: Any) -> Any:
     return types.intp(array, types.intp), generate
 
 
-@register_jitable(**OPTIONS)
+@register_jitable(**INLINED)
 def late(array, at):
     """How many elements lie between the begin of a cache line and element `at` of an array, which is in that line."""
     return offset(array, at) % short_lanes_of(array)

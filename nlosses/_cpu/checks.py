@@ -11,6 +11,7 @@ from numba import types
 from . import _threads
 from ._blocks import BLOCK, CHUNK, WIDE, add, add_chunk, closed, stack_buffer
 from ._derived import weights_of
+from ._indices import all_within, within
 from ._jit import array, build, inlined
 from ._shares import ALONE, gathered, own_blocks, spread
 from ._unit import leave_unit
@@ -77,19 +78,6 @@ def leaves(x: np.ndarray, low: float, high: float) -> bool:
 def pair_leaves_unit(x: np.ndarray, t: np.ndarray) -> bool:
     """Whether an element of two 1-D arrays alike is not between 0 and 1: as `leaves` of each, in half the time."""
     return _found(_leave_unit(x.dtype), x, t)
-
-
-@inlined
-def within(y, classes):
-    return np.uint64(y) < np.uint64(classes)  # a negative one is huge without its sign
-
-
-@inlined
-def all_within(labels, classes):
-    beyond = 0
-    for i in range(labels.size):
-        beyond |= not within(labels[i], classes)
-    return beyond == 0
 
 
 @inlined

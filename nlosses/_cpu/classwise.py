@@ -13,6 +13,7 @@ from .._spec import identity
 from . import _threads, columns, label_rows, rows, short_rows, soft_rows, tiles, weighted_columns
 from . import labels as of_labels
 from ._blocks import as_in, closed, uncounted
+from ._indices import CHECKED
 from ._jit import array, build, name_of
 from ._row_sums import LEAST
 from ._shares import ALONE, gathered, own_blocks, spread
@@ -61,8 +62,9 @@ def make(point, curvature, finish, block, per_block, stamp):
     """The kernel of one loss, one derivative (`finish`, or None for the value alone) and one driver (`block`)."""
 
     def kernel(
-        told, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even, ignored, scale, values, out
-    ):
+        told, x, labels, expected, probabilities, weight, vector, upstream, classes, inner, lanes, keep, even, ignored, scale,
+        values, out,
+    ):  # fmt: skip
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         x, labels, probabilities, weight = uncounted(x), uncounted(labels), uncounted(probabilities), uncounted(weight)
         vector, upstream, values, out = uncounted(vector), uncounted(upstream), uncounted(values), uncounted(out)
@@ -78,10 +80,12 @@ def make(point, curvature, finish, block, per_block, stamp):
         first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             start = b * size
-            block_sum = block(
-                point, curvature, finish, start, min(start + size, positions), x, labels, probabilities, weight, vector,
-                upstream, classes, inner, lanes, kept, evenly, ignored, scale, values, out,
-            )  # fmt: skip
+            block_sum = np.nan
+            if expected == CHECKED or total == total:  # else all is done again
+                block_sum = block(
+                    point, curvature, finish, start, min(start + size, positions), x, labels, expected, probabilities, weight,
+                    vector, upstream, classes, inner, lanes, kept, evenly, ignored, scale, values, out,
+                )  # fmt: skip
             total, error = gathered(total, error, room, b, block_sum)
         return closed(total, error)
 
@@ -94,7 +98,7 @@ def _kernel(point: Any, curvature: Any, mode: str, dtype: Any, driver: Any, labe
     read, written = array(dtype), array(dtype, writable=True)
     signature = (
         types.int64, read,
-        array(np.int64) if labelled is True else types.none,
+        array(np.int64) if labelled is True else types.none, types.int64,
         read if labelled is False else types.none,
         read, read if mode == "hvp" else types.none, read,
         types.int64, types.int64, types.int64,
@@ -112,17 +116,18 @@ def _kernel(point: Any, curvature: Any, mode: str, dtype: Any, driver: Any, labe
 
 def serial(
     point: Any, curvature: Any, dtype: Any, classes: int
-) -> Callable[[np.ndarray, np.ndarray, int, float, np.ndarray], float]:
-    """What `run` would do on one thread for rows of class indices that are all alike: a function of x, target, ignored, scale
-    and out.
+) -> Callable[[np.ndarray, np.ndarray, int, int, float, np.ndarray], float]:
+    """What `run` would do on one thread for rows of class indices that are all alike: a function of x, target, what is
+    expected of that, ignored, scale and out.
     """
     driver = driver_of((classes, 1), dtype.itemsize, True, linear=point is identity)
     one, none = ones(classes, dtype), ones(0, dtype)
     kernel = _kernel(point, curvature, "grad", dtype, driver, True, False)
 
-    def sum_of(x: np.ndarray, target: np.ndarray, ignored: int, scale: float, out: np.ndarray) -> float:
+    def sum_of(x: np.ndarray, target: np.ndarray, expected: int, ignored: int, scale: float, out: np.ndarray) -> float:
         lanes = tiles.lanes_for(classes, target.size, 1, dtype.itemsize)
-        return kernel(ALONE, x, target, None, one, None, none, classes, 1, lanes, 1.0, None, ignored, scale, none, out)
+        layout = classes, 1, lanes
+        return kernel(ALONE, x, target, expected, None, one, None, none, *layout, 1.0, None, ignored, scale, none, out)
 
     return sum_of
 
@@ -143,9 +148,10 @@ def run(
     scale: float = 1.0,
     values: np.ndarray | None = None,
     out: np.ndarray | None = None,
+    expected: int = CHECKED,
 ) -> float:
     """Sum of the values of all rows, which go to `values` too if that is given; the scaled derivative goes to `out`, which may
-    be `x`.
+    be `x`.  NaN if class indices are not as they are `expected`.
 
     `layout` is (classes, inner): `x` is flat and of the shape (N, classes, inner).  The modes are the functions of
     `rows.FINISH`, and "value".
@@ -159,7 +165,7 @@ def run(
     none = ones(0, x.dtype)
     kernel = _kernel(point, curvature, mode, x.dtype, driver, labelled, even is not None)
     return _threads.run(
-        x.size, kernel, x, target if labelled is True else None, target if labelled is False else None,
+        x.size, kernel, x, target if labelled is True else None, expected, target if labelled is False else None,
         ones(classes, x.dtype) if weight is None else weight, vector, none if upstream is None else upstream,
         classes, inner, tiles.lanes_for(classes, x.size // classes, inner, x.itemsize), keep, even, ignored, scale,
         none if values is None else values, out,

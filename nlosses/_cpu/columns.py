@@ -19,6 +19,7 @@ from .._spec import Scalar
 from . import _vector
 from ._blocks import CHUNK, LINE, WIDE, aligned, alive, closed, compensated, copy, near, stack_buffer, uncounted
 from ._columns import columns, rows
+from ._indices import as_expected
 from ._jit import inlined, jitable, optional, overloaded
 from ._scalar import exp_kept
 from ._streams import ROWS, fetch_far, streams
@@ -323,8 +324,8 @@ def block_of(
     """The `block` of a module, from what it makes of quotients and weights."""
 
     def block(
-        point, curvature, finish_one, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes,
-        keep, even, ignored, scale, values, out,
+        point, curvature, finish_one, start, stop, x, labels, expected, probabilities, weight, vector, upstream, classes,
+        inner, lanes, keep, even, ignored, scale, values, out,
     ):  # fmt: skip
         """Work on the positions start to stop, and return the sum of their values."""
         T = x.dtype.type
@@ -353,6 +354,9 @@ def block_of(
         for first in range(start, stop, size):
             count = min(size, stop - first)
             at = first * classes
+            if not as_expected(labels, first, first + count, classes, ignored, expected):
+                total = np.nan
+                break
             xs, begin, ys, p = pointer(x), at, pointer(labels), first
             if count < size:
                 for i in range(n):

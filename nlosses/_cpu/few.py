@@ -15,6 +15,7 @@ from numba import types
 from . import _vector
 from ._blocks import BLOCK, CHUNK, WIDE, add_chunk, closed, rounder_of, stack_buffer, uncounted
 from ._derived import derive_run
+from ._indices import CHECKED, as_expected
 from ._jit import array, build, inlined, name_of
 from ._shares import gathered, own_blocks, spread
 from ._vector import choice, filled_short, load_part, load_short, permuted, pointer, short_lanes_of, store_part
@@ -91,7 +92,7 @@ def rows(label, number, source, kind, k):
 
 
 @inlined
-def block(point, curvature, start, stop, x, target, weight, upstream, classes, ignored, scale, values, out):
+def block(point, curvature, start, stop, x, target, expected, weight, upstream, classes, ignored, scale, values, out):
     """Work on the positions start to stop, and return the sum of their values."""
     xs, ws, gs, ys = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
     begin, source, kind = stack_buffer(x.dtype), stack_buffer(x.dtype), stack_buffer(x.dtype)
@@ -102,6 +103,9 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
     error = 0.0
     for first in range(start, stop, CHUNK):
         run = min(stop - first, CHUNK)
+        if not as_expected(target, first, first + run, classes, ignored, expected):
+            total = np.nan
+            break
         y = target[first : first + run]
         skipped = read_labels(y, ignored, ys, run + -run % step)
         fetch(pointer(x), first * classes, classes, run, ys, begin, xs)
@@ -117,7 +121,7 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
 def make(point, curvature, stamp):
     """The kernel of one loss: of its value and gradient, or with `curvature` of the second derivative."""
 
-    def kernel(told, x, target, weight, upstream, classes, ignored, scale, values, out):
+    def kernel(told, x, target, expected, weight, upstream, classes, ignored, scale, values, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         x, target, weight, upstream = uncounted(x), uncounted(target), uncounted(weight), uncounted(upstream)
         values, out = uncounted(values), uncounted(out)
@@ -129,8 +133,12 @@ def make(point, curvature, stamp):
         first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             start = b * BLOCK
-            stop = min(start + BLOCK, target.size)
-            block_sum = block(point, curvature, start, stop, x, target, weight, upstream, classes, ignored, scale, values, out)
+            block_sum = np.nan
+            if expected == CHECKED or total == total:  # else all is done again
+                block_sum = block(
+                    point, curvature, start, min(start + BLOCK, target.size), x, target, expected, weight, upstream, classes,
+                    ignored, scale, values, out,
+                )  # fmt: skip
             total, error = gathered(total, error, room, b, block_sum)
         return closed(total, error)
 
@@ -141,7 +149,7 @@ def make(point, curvature, stamp):
 def kernel(point: Any, curvature: Any, dtype: Any) -> Any:
     read, written = array(dtype), array(dtype, writable=True)
     signature = (
-        types.int64, read, array(np.int64), read, read, types.int64, types.int64, types.float64, written, written,
+        types.int64, read, array(np.int64), types.int64, read, read, types.int64, types.int64, types.float64, written, written,
     )  # fmt: skip
     parts = [name_of(point), "few", np.dtype(dtype).name]
     parts += ["curvature"] * (curvature is not None)

@@ -12,6 +12,7 @@ from numba import types
 from . import _threads, few
 from ._blocks import CHUNK, LINE, WIDE, add_chunk, closed, stack_buffer, uncounted
 from ._derived import derive_run
+from ._indices import CHECKED, as_expected
 from ._jit import array, build, inlined, name_of
 from ._shares import ALONE, gathered, own_blocks, spread
 from ._streams import IMAGES, flood, lines, streams
@@ -119,7 +120,7 @@ def fetch_ahead(x, place, inner, classes, c, following):
 
 
 @inlined
-def block(point, curvature, start, stop, x, target, weight, upstream, classes, inner, ignored, scale, values, out):
+def block(point, curvature, start, stop, x, target, expected, weight, upstream, classes, inner, ignored, scale, values, out):
     """Work on the positions start to stop, and return the sum of their values."""
     T = x.dtype.type
     flows = streams(out, x, IMAGES)
@@ -139,6 +140,9 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
         place = n * classes * inner + d
         run = min(stop - first, CHUNK if inner == 1 else min(CHUNK, inner - d))
         step = classes if inner == 1 else 1
+        if not as_expected(target, first, first + run, classes, ignored, expected):
+            total = np.nan
+            break
         y = target[first : first + run]
         skipped = find(y, ignored, place, step, inner, at)
         fetch(pointer(x), at, run, xs)
@@ -171,7 +175,7 @@ def block(point, curvature, start, stop, x, target, weight, upstream, classes, i
 def make(point, curvature, stamp):
     """The kernel of one loss: of its value and gradient, or with `curvature` of the second derivative."""
 
-    def kernel(told, x, target, weight, upstream, classes, inner, ignored, scale, values, out):
+    def kernel(told, x, target, expected, weight, upstream, classes, inner, ignored, scale, values, out):
         stamp  # noqa: B018  a closure cell, and so a part of the cache key
         x, target, weight, upstream = uncounted(x), uncounted(target), uncounted(weight), uncounted(upstream)
         values, out = uncounted(values), uncounted(out)
@@ -187,10 +191,12 @@ def make(point, curvature, stamp):
         first, last, room = own_blocks(told, n_blocks)
         for b in range(first, last):
             start = b * size
-            block_sum = block(
-                point, curvature, start, min(start + size, target.size), x, target, weight, upstream, classes, inner, ignored,
-                scale, values, out,
-            )  # fmt: skip
+            block_sum = np.nan
+            if expected == CHECKED or total == total:  # else all is done again
+                block_sum = block(
+                    point, curvature, start, min(start + size, target.size), x, target, expected, weight, upstream, classes,
+                    inner, ignored, scale, values, out,
+                )  # fmt: skip
             total, error = gathered(total, error, room, b, block_sum)
         return closed(total, error)
 
@@ -201,7 +207,8 @@ def make(point, curvature, stamp):
 def _kernel(point: Any, curvature: Any, dtype: Any) -> Any:
     read, written = array(dtype), array(dtype, writable=True)
     signature = (
-        types.int64, read, array(np.int64), read, read, types.int64, types.int64, types.int64, types.float64, written, written,
+        types.int64, read, array(np.int64), types.int64, read, read, types.int64, types.int64, types.int64, types.float64,
+        written, written,
     )  # fmt: skip
     parts = [name_of(point), "gather", np.dtype(dtype).name]
     parts += ["curvature"] * (curvature is not None)
@@ -214,14 +221,20 @@ def are_few(layout: tuple[int, int], itemsize: int) -> bool:
     return inner == 1 and classes * itemsize <= few.MOST and has_tables()
 
 
-def serial(point: Any, dtype: Any, classes: int) -> Callable[[np.ndarray, np.ndarray, int, float, np.ndarray], float]:
+def serial(point: Any, dtype: Any, classes: int) -> Callable[[np.ndarray, np.ndarray, int, int, float, np.ndarray], float]:
     """As `classwise.serial`, for log-probabilities."""
     none = ones(0, dtype)
     if are_few((classes, 1), dtype.itemsize):
         kernel = few.kernel(point, None, dtype)
-        return lambda x, target, ignored, scale, out: kernel(ALONE, x, target, none, none, classes, ignored, scale, none, out)
-    kernel = _kernel(point, None, dtype)
-    return lambda x, target, ignored, scale, out: kernel(ALONE, x, target, none, none, classes, 1, ignored, scale, none, out)
+        layout: tuple[int, ...] = (classes,)
+    else:
+        kernel = _kernel(point, None, dtype)
+        layout = classes, 1
+
+    def sum_of(x: np.ndarray, target: np.ndarray, expected: int, ignored: int, scale: float, out: np.ndarray) -> float:
+        return kernel(ALONE, x, target, expected, none, none, *layout, ignored, scale, none, out)
+
+    return sum_of
 
 
 def run(
@@ -236,10 +249,11 @@ def run(
     scale: float,
     values: np.ndarray | None,
     out: np.ndarray | None,
+    expected: int = CHECKED,
 ) -> float:
     """As `classwise.run`, for log-probabilities; with `curvature`, `out` is the diagonal of the Hessian."""
     none = ones(0, x.dtype)
-    read = x, target, none if weight is None else weight, none if upstream is None else upstream
+    read = x, target, expected, none if weight is None else weight, none if upstream is None else upstream
     written = none if values is None else values, none if out is None else out
     key, size = (point, curvature, x.dtype), target.size if out is None else max(target.size, out.size)
     if are_few(layout, x.itemsize):

@@ -33,6 +33,7 @@ from ._blocks import (
     uncounted,
     view,
 )
+from ._indices import as_expected
 from ._jit import inlined, jitable, optional
 from ._scalar import exp_kept
 from ._streams import ROWS, fetch_far, lag, streams
@@ -243,10 +244,12 @@ def per_block(positions, classes, lanes):
 
 @inlined
 def block(
-    point, curvature, finish, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
-    even, ignored, scale, values, out,
+    point, curvature, finish, start, stop, x, labels, expected, probabilities, weight, vector, upstream, classes, inner,
+    lanes, keep, even, ignored, scale, values, out,
 ):  # fmt: skip
     """Work on the rows start to stop, and return the sum of their values."""
+    if not as_expected(labels, start, stop, classes, ignored, expected):
+        return np.nan
     T = x.dtype.type
     by_way = flows = False  # whether the exponentials are elsewhere than the results will be
     if out is not None:

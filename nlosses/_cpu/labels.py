@@ -19,6 +19,7 @@ from .._softmax import gap, others
 from . import _vector
 from ._blocks import LINE, WIDE, add, aligned, alive, closed, compensated, copy, fetched, placed, put, stack_buffer, uncounted
 from ._derived import weights_of
+from ._indices import as_expected
 from ._jit import inlined, jitable, optional
 from ._planes import entered, write_all
 from ._scalar import exp_kept, log1p_all
@@ -331,10 +332,12 @@ def per_block(positions, classes, lanes):
 
 @inlined
 def block(
-    point, curvature, finish, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
-    even, ignored, scale, values, out,
+    point, curvature, finish, start, stop, x, labels, expected, probabilities, weight, vector, upstream, classes, inner,
+    lanes, keep, even, ignored, scale, values, out,
 ):  # fmt: skip
     """Work on the positions start to stop, and return the sum of their values."""
+    if not as_expected(labels, start, stop, classes, ignored, expected):
+        return np.nan
     T = x.dtype.type
     margin = LINE // x.itemsize
     size = (classes + 1) * (lanes + margin)  # of a tile with its factors as the last row, and a margin before each row

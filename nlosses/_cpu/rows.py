@@ -21,6 +21,7 @@ from ._blocks import (
     summed,
     view,
 )
+from ._indices import as_expected
 from ._jit import inlined, jitable, optional
 
 
@@ -208,10 +209,12 @@ def per_block(positions, classes, lanes):
 
 @inlined
 def block(
-    point, curvature, finish, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
-    even, ignored, scale, values, out,
+    point, curvature, finish, start, stop, x, labels, expected, probabilities, weight, vector, upstream, classes, inner,
+    lanes, keep, even, ignored, scale, values, out,
 ):  # fmt: skip
     """Work on the rows start to stop, and return the sum of their values."""
+    if not as_expected(labels, start, stop, classes, ignored, expected):
+        return np.nan
     T = x.dtype.type
     total = 0.0
     error = 0.0

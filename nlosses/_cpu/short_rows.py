@@ -8,8 +8,11 @@ vector of factors, by a table of k // classes.  For machines that have tables.
 
 from __future__ import annotations
 
+import numpy as np
+
 from . import _vector
 from ._blocks import LINE, WIDE, aligned, alive, closed, copy, rounder_of, stack_buffer, uncounted
+from ._indices import as_expected
 from ._jit import inlined, optional
 from ._row_sums import lay_out, row_sums
 from ._scalar import exp_kept, log1p_all
@@ -192,10 +195,12 @@ def results_of(finish, tile, factor, rows, k, row, c):
 
 @inlined
 def block(
-    point, curvature, finish, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
-    even, ignored, scale, values, out,
+    point, curvature, finish, start, stop, x, labels, expected, probabilities, weight, vector, upstream, classes, inner,
+    lanes, keep, even, ignored, scale, values, out,
 ):  # fmt: skip
     """Work on the positions start to stop, and return the sum of their values."""
+    if not as_expected(labels, start, stop, classes, ignored, expected):
+        return np.nan
     T = x.dtype.type
     lanes = tile_rows(lanes, classes, x)
     size, margin = lanes * classes, BYTES // x.itemsize

@@ -168,8 +168,8 @@ def correct(out, to, finish, es, t, classes, factor, flows, peak, number):
 
 @inlined
 def block(
-    point, curvature, finish, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
-    even, ignored, scale, values, out,
+    point, curvature, finish, start, stop, x, labels, expected, probabilities, weight, vector, upstream, classes, inner,
+    lanes, keep, even, ignored, scale, values, out,
 ):  # fmt: skip
     """Work on the rows start to stop, and return the sum of their values."""
     T = x.dtype.type

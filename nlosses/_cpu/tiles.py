@@ -14,6 +14,7 @@ from .._scalar import MODERATE, exp_moderate, log1p, product
 from .._softmax import coefficient, gap, lifted, others
 from . import _vector
 from ._blocks import WIDE, add, aligned, closed, compensated, copy, pick, stack_buffer
+from ._indices import as_expected
 from ._jit import inlined, jitable, optional
 from ._tile_results import FINISH  # noqa: F401  a driver has `block`, `per_block` and what to make of the sums
 from ._transpose import join, split
@@ -191,10 +192,12 @@ def per_block(positions, classes, lanes):
 
 @inlined
 def block(
-    point, curvature, finish, start, stop, x, labels, probabilities, weight, vector, upstream, classes, inner, lanes, keep,
-    even, ignored, scale, values, out,
+    point, curvature, finish, start, stop, x, labels, expected, probabilities, weight, vector, upstream, classes, inner,
+    lanes, keep, even, ignored, scale, values, out,
 ):  # fmt: skip
     """Work on the positions start to stop, and return the sum of their values."""
+    if not as_expected(labels, start, stop, classes, ignored, expected):
+        return np.nan
     T = x.dtype.type
     xs = aligned(classes * lanes, x).reshape((classes, lanes))
     es = aligned(classes * lanes, x).reshape((classes, lanes))
