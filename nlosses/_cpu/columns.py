@@ -19,7 +19,7 @@ from .._spec import Scalar
 from . import _vector
 from ._blocks import CHUNK, LINE, WIDE, aligned, alive, closed, compensated, copy, near, stack_buffer, uncounted
 from ._columns import columns, rows
-from ._indices import as_expected
+from ._indices import ALLOWED, COUNTING, as_expected
 from ._jit import inlined, jitable, optional, overloaded
 from ._scalar import exp_kept
 from ._streams import ROWS, fetch_far, streams
@@ -46,8 +46,8 @@ from .tiles import BLOCK, INDEX, load
 
 #: Up to this many classes rows are quicker as columns than as they lie.
 MOST = 8
-#: Vectors of positions whose losses are one product, and of two classes; `BLOCK` and `CHUNK` are whole numbers of groups.
-GROUP, GROUP_OF_TWO = 4, 8
+#: Positions whose losses are one product, and of two classes; `BLOCK` and `CHUNK` are whole numbers of groups.
+GROUP, GROUP_OF_TWO = 64, 128
 #: Vectors of positions whose groups' products may be one.
 JOINED = 16
 #: Bytes of two classes that are fetched ahead into the first cache.
@@ -99,6 +99,14 @@ def _of_classes(classes: int) -> tuple[Callable[..., Any], ...]:
     return tuple([inlined(function) for function in functions])
 
 
+@inlined
+def with_labels(reach, label, ignored, classes, most):
+    """The farthest numbers, with what is more than `most` where a label is no class, and not ignored."""
+    T = type(reach)
+    middle, scale = T(0.5) * T(classes - 1), T(2.0 * most) / T(classes)
+    return farther(where_other(label, ignored, (label - middle) * scale, T(0)), reach)
+
+
 def _group_of(classes: int) -> Callable[..., Any]:
     """The kernel of a few vectors of rows of so many classes.
 
@@ -119,14 +127,15 @@ def _group_of(classes: int) -> Callable[..., Any]:
         zero = filled_short(x, 0.0)
         unknown, one, product, reach = unknown_zero(zero), filled_short(x, 1.0), zero, zero
         step = short_lanes_of(x)
-        for q in range(0, GROUP * step, step):
+        for q in range(0, GROUP, step):
             xs = loaded(x, at + q * classes)
             for i in range(0, classes * step, step):
                 fetch_far(x, at + q * classes + i)
             reach = reach_of(xs, reach)
             stored(columns(exponentials(xs, unknown)), kept, q * classes)
-        for q in range(0, GROUP * step, step):
+        for q in range(0, GROUP, step):
             label = indices(ys, p + q, zero) + unknown  # else LLVM compares whole numbers, in three instructions each
+            reach = with_labels(reach, label, ignored, classes, MODERATE)
             es = loaded(kept, q * classes)
             o, e = sums(es, label, 0, zero, zero)
             z = o + e
@@ -165,8 +174,7 @@ def _group_of_two() -> Callable[..., Any]:
         zero = filled_short(x, 0.0)
         unknown, one, product, reach = unknown_zero(zero), filled_short(x, 1.0), zero, zero
         step = short_lanes_of(x)
-        size = GROUP_OF_TWO * step
-        for q in range(0, size, step):
+        for q in range(0, GROUP_OF_TWO, step):
             a, b = columns(loaded(x, at + 2 * q))
             for i in range(0, 2 * step, step):
                 prefetch(x, at + 2 * q + i + AHEAD // LINE * step)
@@ -174,12 +182,12 @@ def _group_of_two() -> Callable[..., Any]:
             d = b - a
             v = d - b
             lost = (b - (d - v)) - (a + v)
-            reach = farther(d, reach)
+            reach = with_labels(farther(d, reach), label, ignored, 2, 2 * MODERATE)
             e = exp_kept(where_other(label, 1, d, -d), unknown)
             _vector.store(kept, q, e + e * where_other(label, 1, lost, -lost))
-            _vector.store(kept, size + q, label)
-        for q in range(0, size, step):
-            e, label = load_short(kept, q), load_short(kept, size + q)
+            _vector.store(kept, GROUP_OF_TWO + q, label)
+        for q in range(0, GROUP_OF_TWO, step):
+            e, label = load_short(kept, q), load_short(kept, GROUP_OF_TWO + q)
             ratio = where_other(label, ignored, e, zero)
             gradients(k, label, ignored, e * (one / (one + e)), place, q)
             _vector.store(ratios, q, ratio)
@@ -330,7 +338,7 @@ def block_of(
         """Work on the positions start to stop, and return the sum of their values."""
         T = x.dtype.type
         step = short_lanes_of(x)
-        size = (GROUP if classes > 2 else GROUP_OF_TWO) * step
+        size = GROUP if classes > 2 else GROUP_OF_TWO
         n = size * classes
         memory = aligned(step + 4 * n, x)
         room = uncounted(memory)
@@ -354,28 +362,34 @@ def block_of(
         for first in range(start, stop, size):
             count = min(size, stop - first)
             at = first * classes
-            if not as_expected(labels, first, first + count, classes, ignored, expected):
-                total = np.nan
-                break
+            whole = count == size
+            if (expected == ALLOWED) | (not whole):
+                if not as_expected(labels, first, first + count, classes, ignored, expected):
+                    total = np.nan
+                    break
             xs, begin, ys, p = pointer(x), at, pointer(labels), first
-            if count < size:
+            if not whole:
                 for i in range(n):
                     inputs[i] = x[at + i] if i < count * classes else T(0)
                 for i in range(size):
                     targets[i] = labels[first + i] if i < count else ignored
                 xs, begin, ys, p = pointer(inputs), 0, pointer(targets), 0
             positions = ys, p, first, count, ignored
-            written = straight & (count == size)
+            written = straight & whole
             place = target_of(out, at, written, results)
             k_of_group, fit = of_group(slopes, all_fit, upstream, positions, size, ks)
             kept = pointer(room[step + 2 * n :])
+            mark = T(np.inf) if whole & (expected == COUNTING) else T(ignored)  # of labels that are ignored
             product, reach = _worked_on(
-                xs, begin, ys, p, classes, ignored, given(out, k_of_group), place, pointer(ratios), kept
+                xs, begin, ys, p, classes, mark, given(out, k_of_group), place, pointer(ratios), kept
             )  # fmt: skip
             moderate = modest & (reach <= T(MODERATE))
             if moderate:
                 state, total, error = added(state, product, ratios, logs, size, positions, weights, values, total, error)
             if not (moderate & (fit | (out is None))):
+                if not as_expected(labels, first, first + count, classes, ignored, expected):
+                    total = np.nan
+                    break
                 load(logits, x, first, count, 1)
                 labelled = labels[first : first + count]
                 careful(
@@ -396,7 +410,7 @@ def block_of(
                         if values.size > 0:
                             values[first + i] = T(value)
             if not written:
-                if count == size:
+                if whole:
                     write(out, at, n, flows, joins, results)
                     joins = flows
                 else:
