@@ -181,7 +181,7 @@ class Problem:
             self._count()
 
     def _count(self) -> None:
-        """The same; and count the labels that are not ignored, or their weights, for a mean."""
+        """Take a census, whatever is known: raise if it finds a wrong label, and let a mean count what it has counted."""
         self.expected = CHECKED
         bad, counted = checks.census(self.t, self.layout[0], self.ignored, self.weight)
         if bad:
@@ -195,8 +195,10 @@ class Problem:
         return self._run("value", None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
-        if isinstance(out, np.ndarray) and may_share(out, (*self.given, grad_output, *self.options.values())):
-            self._make_sure()
+        if isinstance(out, np.ndarray):
+            arguments = *self.given, grad_output, *self.options.values()
+            if self.even is not None or may_share(out, arguments):  # smoothing may have been an array of one number
+                self._make_sure()
         # What follows, without the microseconds of the general case.
         if self.input.dtype is self.x.dtype and (out is None or (grad_output is None and self._serves(out))):
             grad = _memory.empty(self.input.shape, self.x.dtype) if out is None else out

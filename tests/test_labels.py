@@ -84,7 +84,7 @@ def test_nan_is_no_fault_of_the_labels(indexed, n, dtype, rng):
         indexed.value_and_grad(x, y)
 
 
-def overlapping(store, y, shape, reduction):
+def overlapping(loss, store, y, shape, reduction):
     """Arguments of which `out` is one, or a part; the labels in the last of them have one that is wrong."""
     n, classes = shape
     x, other, shifted = (store[k : k + n * classes].reshape(shape) for k in (0, n * classes, 1))
@@ -96,6 +96,9 @@ def overlapping(store, y, shape, reduction):
     yield x.reshape(classes, n).T, y, {"out": x.reshape(classes, n).T}
     yield x, y.astype(np.int32), {"out": x}
     yield x, y, {"out": other, "weight": other.reshape(-1)[:classes]}
+    if "label_smoothing" in loss.spec.options:
+        other[0, 0] = 0.25
+        yield x, y, {"out": other, "label_smoothing": other[0, :1].reshape(())}
     small = other.reshape(-1).view(np.int8)[:n]
     small[:] = y
     yield x, small, {"out": other}
@@ -116,7 +119,7 @@ def test_an_index_out_of_range_leaves_the_arguments_as_they_were(indexed, reduct
     y = rng.integers(0, classes, n)
     y[-1] = classes
     for method in indexed.value_and_grad, indexed.grad:
-        for input, target, options in overlapping(store, y, (n, classes), reduction):
+        for input, target, options in overlapping(indexed, store, y, (n, classes), reduction):
             before, own, labels = store.copy(), np.array(input), np.array(target)
             with pytest.raises(IndexError, match="target must hold class indices"):
                 method(input, target, reduction=reduction, **options)

@@ -1,4 +1,4 @@
-"""Class indices, of which kernels make sure before they use them: a block at a time, so that they are in a cache by then."""
+"""Class indices, of which kernels make sure where nobody has: some at a time, just before they use them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ from ._jit import inlined, overloaded
 CHECKED, COUNTING, ALLOWED = 0, 1, 2
 #: Up to this many classes the labels are a large part of what is read, and hardly ever ignored.
 FEW = 8
+
+
+@inlined
+def worthwhile(expected, total):
+    """Whether a kernel should go on that has come to a sum: what has come to NaN is done again, unless labels were checked."""
+    return (expected == CHECKED) | (total == total)
 
 
 @inlined

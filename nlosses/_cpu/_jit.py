@@ -1,4 +1,4 @@
-"""The only place where Numba compiles: flags, disk cache, registration of plain functions.
+"""The only place where Numba compiles, with what `_flags` has: disk cache, registration of plain functions.
 
 Kernels are closures over plain, importable Python functions and a digest of the sources.  Numba's disk cache keys a kernel
 by its closure cells, so a second process finds it, and an edit of any source file makes a new key.  (A closure over a

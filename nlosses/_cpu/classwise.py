@@ -13,7 +13,7 @@ from .._spec import identity
 from . import _threads, columns, label_rows, rows, short_rows, soft_rows, tiles, weighted_columns
 from . import labels as of_labels
 from ._blocks import as_in, closed, uncounted
-from ._indices import CHECKED
+from ._indices import CHECKED, worthwhile
 from ._jit import array, build, name_of
 from ._row_sums import LEAST
 from ._shares import ALONE, gathered, own_blocks, spread
@@ -81,7 +81,7 @@ def make(point, curvature, finish, block, per_block, stamp):
         for b in range(first, last):
             start = b * size
             block_sum = np.nan
-            if expected == CHECKED or total == total:  # else all is done again
+            if worthwhile(expected, total):
                 block_sum = block(
                     point, curvature, finish, start, min(start + size, positions), x, labels, expected, probabilities, weight,
                     vector, upstream, classes, inner, lanes, kept, evenly, ignored, scale, values, out,

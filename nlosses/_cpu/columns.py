@@ -2,8 +2,8 @@
 
 The rows of a few vectors of positions become vectors of one class each.  With e, the exponential of the label, and o, the sum
 of all others, the loss is log1p(o / e), and few logarithms are taken, as in `sums`.  There are no weights, no smoothing, no
-gradients upstream, and nothing but the sum of the losses is asked for.  What holds a large logit goes the way of `labels`.
-For machines that have tables.
+gradients upstream, and nothing but the sum of the losses is asked for.  What holds a large logit, or seems to hold a label that
+is no class, goes the way of `labels`.  For machines that have tables.
 """
 
 from __future__ import annotations
@@ -100,30 +100,34 @@ def _of_classes(classes: int) -> tuple[Callable[..., Any], ...]:
 
 
 @inlined
-def with_labels(reach, label, ignored, classes, most):
-    """The farthest numbers, with what is more than `most` where a label is no class, and not ignored."""
+def with_labels(reach, label, mark, classes, most):
+    """The farthest numbers, with those that are more than `most` where a label is neither a class nor the mark of those that
+    are ignored, and less where it is.
+    """
     T = type(reach)
     middle, scale = T(0.5) * T(classes - 1), T(2.0 * most) / T(classes)
-    return farther(where_other(label, ignored, (label - middle) * scale, T(0)), reach)
+    return farther(where_other(label, mark, (label - middle) * scale, T(0)), reach)
 
 
 def _group_of(classes: int) -> Callable[..., Any]:
     """The kernel of a few vectors of rows of so many classes.
 
     Their gradients, `k` times those of the losses, go to a `place`, if there is a k, which `of_positions` takes, and o / e to
-    `ratios`.  Returned are the product of all 1 + o / e, less 1, and the largest magnitude of a logit.  The exponentials are
-    `kept` meanwhile: from logits to gradients it is a long way, and of several short ones more go on side by side.
+    `ratios`.  Returned are the product of all 1 + o / e, less 1, and the largest magnitude of a logit, or something between
+    that and `MODERATE`; but more than `MODERATE` if a label is neither a class nor the `mark` of those that are ignored.  The
+    exponentials are `kept` meanwhile: from logits to gradients it is a long way, and of several short ones more go on side by
+    side.
     """
     loaded, reach_of, exponentials, sums, results_of, stored = _of_classes(classes)
 
-    def write_gradients(k, es, label, ignored, o, reciprocal, place, q):
+    def write_gradients(k, es, label, mark, o, reciprocal, place, q):
         zero = type(o)(0)
-        factor = where_other(label, ignored, reciprocal * of_positions(k, q), zero)
+        factor = where_other(label, mark, reciprocal * of_positions(k, q), zero)
         stored(rows(results_of(es, label, 0, factor, zero - o * factor)), place[0], place[1] + q * classes)
 
     gradients = optional(write_gradients)
 
-    def group(x, at, ys, p, n, ignored, k, place, ratios, kept):
+    def group(x, at, ys, p, n, mark, k, place, ratios, kept):
         zero = filled_short(x, 0.0)
         unknown, one, product, reach = unknown_zero(zero), filled_short(x, 1.0), zero, zero
         step = short_lanes_of(x)
@@ -135,13 +139,13 @@ def _group_of(classes: int) -> Callable[..., Any]:
             stored(columns(exponentials(xs, unknown)), kept, q * classes)
         for q in range(0, GROUP, step):
             label = indices(ys, p + q, zero) + unknown  # else LLVM compares whole numbers, in three instructions each
-            reach = with_labels(reach, label, ignored, classes, MODERATE)
+            reach = with_labels(reach, label, mark, classes, MODERATE)
             es = loaded(kept, q * classes)
             o, e = sums(es, label, 0, zero, zero)
             z = o + e
             reciprocal = one / (z * e)  # one division for both quotients
-            ratio = where_other(label, ignored, o * (z * reciprocal), zero)
-            gradients(k, es, label, ignored, o, e * reciprocal, place, q)
+            ratio = where_other(label, mark, o * (z * reciprocal), zero)
+            gradients(k, es, label, mark, o, e * reciprocal, place, q)
             _vector.store(ratios, q, ratio)
             product = joined(product, ratio)
         return product, farthest(reach)
@@ -162,15 +166,15 @@ def _group_of_two() -> Callable[..., Any]:
     """
     loaded, _, _, _, _, stored = _of_classes(2)
 
-    def write_gradients(k, label, ignored, p, place, q):
+    def write_gradients(k, label, mark, p, place, q):
         zero = type(p)(0)
-        other = where_other(label, ignored, p * of_positions(k, q), zero)
+        other = where_other(label, mark, p * of_positions(k, q), zero)
         own = zero - other
         stored(rows((where_other(label, 1, own, other), where_other(label, 1, other, own))), place[0], place[1] + 2 * q)
 
     gradients = optional(write_gradients)
 
-    def group(x, at, ys, p, n, ignored, k, place, ratios, kept):
+    def group(x, at, ys, p, n, mark, k, place, ratios, kept):
         zero = filled_short(x, 0.0)
         unknown, one, product, reach = unknown_zero(zero), filled_short(x, 1.0), zero, zero
         step = short_lanes_of(x)
@@ -182,14 +186,14 @@ def _group_of_two() -> Callable[..., Any]:
             d = b - a
             v = d - b
             lost = (b - (d - v)) - (a + v)
-            reach = with_labels(farther(d, reach), label, ignored, 2, 2 * MODERATE)
+            reach = with_labels(farther(d, reach), label, mark, 2, 2 * MODERATE)
             e = exp_kept(where_other(label, 1, d, -d), unknown)
             _vector.store(kept, q, e + e * where_other(label, 1, lost, -lost))
             _vector.store(kept, GROUP_OF_TWO + q, label)
         for q in range(0, GROUP_OF_TWO, step):
             e, label = load_short(kept, q), load_short(kept, GROUP_OF_TWO + q)
-            ratio = where_other(label, ignored, e, zero)
-            gradients(k, label, ignored, e * (one / (one + e)), place, q)
+            ratio = where_other(label, mark, e, zero)
+            gradients(k, label, mark, e * (one / (one + e)), place, q)
             _vector.store(ratios, q, ratio)
             product = joined(product, ratio)
         return product, half_of(farthest(reach))
@@ -204,10 +208,10 @@ def _groups(classes: int = 2) -> Callable[..., Any]:
         return group
     wider = _groups(classes + 1)
 
-    def groups(x, at, ys, p, n, ignored, k, place, ratios, kept):
+    def groups(x, at, ys, p, n, mark, k, place, ratios, kept):
         if n == classes:
-            return group(x, at, ys, p, n, ignored, k, place, ratios, kept)
-        return wider(x, at, ys, p, n, ignored, k, place, ratios, kept)
+            return group(x, at, ys, p, n, mark, k, place, ratios, kept)
+        return wider(x, at, ys, p, n, mark, k, place, ratios, kept)
 
     return inlined(groups)
 
@@ -369,10 +373,12 @@ def block_of(
                     break
             xs, begin, ys, p = pointer(x), at, pointer(labels), first
             if not whole:
-                for i in range(n):
-                    inputs[i] = x[at + i] if i < count * classes else T(0)
-                for i in range(size):
-                    targets[i] = labels[first + i] if i < count else ignored
+                copy(inputs, x[at:], count * classes)
+                copy(targets, labels[first:], count)
+                for i in range(count * classes, n):
+                    inputs[i] = T(0)
+                for i in range(count, size):
+                    targets[i] = ignored
                 xs, begin, ys, p = pointer(inputs), 0, pointer(targets), 0
             positions = ys, p, first, count, ignored
             written = straight & whole

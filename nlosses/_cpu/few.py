@@ -15,7 +15,7 @@ from numba import types
 from . import _vector
 from ._blocks import BLOCK, CHUNK, WIDE, add_chunk, closed, rounder_of, stack_buffer, uncounted
 from ._derived import derive_run
-from ._indices import CHECKED, as_expected
+from ._indices import as_expected, worthwhile
 from ._jit import array, build, inlined, name_of
 from ._shares import gathered, own_blocks, spread
 from ._vector import choice, filled_short, load_part, load_short, permuted, pointer, short_lanes_of, store_part
@@ -134,7 +134,7 @@ def make(point, curvature, stamp):
         for b in range(first, last):
             start = b * BLOCK
             block_sum = np.nan
-            if expected == CHECKED or total == total:  # else all is done again
+            if worthwhile(expected, total):
                 block_sum = block(
                     point, curvature, start, min(start + BLOCK, target.size), x, target, expected, weight, upstream, classes,
                     ignored, scale, values, out,

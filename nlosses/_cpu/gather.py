@@ -12,7 +12,7 @@ from numba import types
 from . import _threads, few
 from ._blocks import CHUNK, LINE, WIDE, add_chunk, closed, stack_buffer, uncounted
 from ._derived import derive_run
-from ._indices import CHECKED, as_expected
+from ._indices import CHECKED, as_expected, worthwhile
 from ._jit import array, build, inlined, name_of
 from ._shares import ALONE, gathered, own_blocks, spread
 from ._streams import IMAGES, flood, lines, streams
@@ -192,7 +192,7 @@ def make(point, curvature, stamp):
         for b in range(first, last):
             start = b * size
             block_sum = np.nan
-            if expected == CHECKED or total == total:  # else all is done again
+            if worthwhile(expected, total):
                 block_sum = block(
                     point, curvature, start, min(start + size, target.size), x, target, expected, weight, upstream, classes,
                     inner, ignored, scale, values, out,
