@@ -50,11 +50,10 @@ def quick(spec: Spec[Any]) -> Any:
             return None
         classes, small = shape[1], size < _threads.SMALL
         grad = out if out is not None else np.empty(shape, dtype) if small else _memory.empty(shape, dtype)
-        flat, to, denominator = input.reshape(size), grad.reshape(size), 1.0
+        flat, to = input.reshape(size), grad.reshape(size)
+        denominator = float(target.size) if reduction == "mean" else 1.0
         hope = CHECKED if out is input else hoped_for(reduction, classes, ignored, size)
         for expected in (hope, CHECKED):
-            if reduction == "mean":
-                denominator = float(target.size)
             if expected == CHECKED:
                 bad, counted = checks.census(target, classes, ignored, None)
                 if bad or not counted:
@@ -195,10 +194,10 @@ class Problem:
         return self._run("value", None, None, None)
 
     def value_and_grad(self, grad_output: Any, out: Any) -> tuple[Any, Any]:
-        if isinstance(out, np.ndarray):
+        if self.expected != CHECKED and isinstance(out, np.ndarray):
             arguments = *self.given, grad_output, *self.options.values()
             if self.even is not None or may_share(out, arguments):  # smoothing may have been an array of one number
-                self._make_sure()
+                self._count()
         # What follows, without the microseconds of the general case.
         if self.input.dtype is self.x.dtype and (out is None or (grad_output is None and self._serves(out))):
             grad = _memory.empty(self.input.shape, self.x.dtype) if out is None else out

@@ -85,7 +85,7 @@ def test_nan_is_no_fault_of_the_labels(indexed, n, dtype, rng):
 
 
 def overlapping(loss, store, y, shape, reduction):
-    """Arguments of which `out` is one, or a part; the labels in the last of them have one that is wrong."""
+    """Arguments of which `out` is one, or a part."""
     n, classes = shape
     x, other, shifted = (store[k : k + n * classes].reshape(shape) for k in (0, n * classes, 1))
     yield x, y, {"out": x}
